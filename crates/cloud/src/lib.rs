@@ -1,0 +1,1 @@
+//! AWS clients, configuration, tracing and the HTTP frame that the functions share.

@@ -1,0 +1,20 @@
+//! The WES types, the run state table, request validation and the wire formats between the
+//! functions. No IO: everything here is a value or a pure function.
+
+pub mod attachment;
+pub mod clock;
+pub mod engines;
+pub mod error;
+pub mod keys;
+pub mod request;
+pub mod run;
+pub mod run_state;
+pub mod step;
+pub mod task;
+pub mod token;
+pub mod wes;
+
+pub use clock::{Clock, IdGenerator, RandomIds, SystemClock};
+pub use error::ApiError;
+pub use run::{Run, RunId};
+pub use run_state::{RunEvent, RunState};

@@ -1,0 +1,1 @@
+//! The run table in DynamoDB: one conditional transaction a state change.

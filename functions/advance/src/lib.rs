@@ -1,0 +1,1 @@
+//! advance: one transition of one run, for the state machine.

@@ -1,0 +1,1 @@
+//! cancel: records CANCELING, then stops the task.

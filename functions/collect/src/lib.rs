@@ -1,0 +1,1 @@
+//! collect: output collection, and the run's terminal state.

@@ -1,0 +1,1 @@
+//! reconcile: repairs what was cut off.

@@ -1,0 +1,1 @@
+//! report: what an engine task may tell of its attempt.

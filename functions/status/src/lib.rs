@@ -1,0 +1,1 @@
+//! status: every read of the WES API.
