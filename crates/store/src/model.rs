@@ -1,0 +1,164 @@
+//! What the store takes and gives.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use stepwes_core::{
+    run::{RequestSummary, Run, RunId},
+    run_state::{Refusal, RunState},
+    task::RefusedReason,
+};
+
+/// A run that is to be enqueued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRun {
+    /// Its id, from [`stepwes_core::IdGenerator`].
+    pub run_id: RunId,
+    /// Who submitted it.
+    pub owner: String,
+    /// What was asked for, in short.
+    pub summary: RequestSummary,
+    /// The caller's idempotency key, when there was one.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// What makes a submission repeatable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The caller's key; it counts within its owner alone.
+    pub key: String,
+    /// What tells this request from others under the same key, such as a digest.
+    pub fingerprint: String,
+    /// From when on the key may be used for another request.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// What an idempotency key was used for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotentRun {
+    /// The run that was created under the key.
+    pub run_id: RunId,
+    /// The request's fingerprint.
+    pub fingerprint: String,
+}
+
+/// What became of a [`NewRun`].
+#[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one such value a call; a box would only be in the way"
+)]
+pub enum Created {
+    /// It was enqueued.
+    New(Run),
+    /// The same request has been enqueued before, as this run.
+    Existing(RunId),
+    /// The idempotency key belongs to a different request.
+    KeyReused,
+}
+
+/// What a state change writes beside the state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Why, for the run's history (its event item). Cut to [`crate::limits::MAX_TEXT_BYTES`].
+    pub cause: String,
+    /// Appended to [`Run::system_logs`]. Cut to [`crate::limits::MAX_TEXT_BYTES`].
+    pub system_log: Option<String>,
+    /// The engine's exit code.
+    pub exit_code: Option<i32>,
+    /// The engine's command line. Cut to [`crate::limits::MAX_CMD_BYTES`] in all.
+    pub cmd: Option<Vec<String>>,
+    /// When the engine started.
+    pub start_time: Option<DateTime<Utc>>,
+    /// When the engine ended; the store's present time when the new state is terminal and this is
+    /// none.
+    pub end_time: Option<DateTime<Utc>>,
+    /// Whether `outputs.json` has been written.
+    pub has_outputs: bool,
+}
+
+/// What an event did to a run. The run is as it is after the call.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Transition {
+    /// The run moved.
+    Moved(Run),
+    /// The event has had its effect before; nothing was written.
+    Repeated(Run),
+    /// The event is not this attempt's, or the state table does not allow it; nothing was written.
+    Refused {
+        /// The run.
+        run: Run,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// There is no such run.
+    NotFound,
+}
+
+/// What became of a task's claim to an attempt.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one such value a call; a box would only be in the way"
+)]
+pub enum Claim {
+    /// The attempt is this task's.
+    Claimed(Run),
+    /// It is not.
+    Refused(RefusedReason),
+}
+
+/// One page of an owner's runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunPage {
+    /// The runs, newest first.
+    pub runs: Vec<ListedRun>,
+    /// Where the next page goes on: the last id of this one. `None` at the end.
+    pub next: Option<RunId>,
+}
+
+/// A run as a list shows it (WES 1.1 `RunSummary`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedRun {
+    /// The run's id.
+    pub run_id: RunId,
+    /// Its state.
+    pub state: RunState,
+    /// When the engine started.
+    pub start_time: Option<DateTime<Utc>>,
+    /// When the run ended.
+    pub end_time: Option<DateTime<Utc>>,
+    /// The caller's tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// One state change in a run's history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunEventItem {
+    /// The run.
+    pub run_id: RunId,
+    /// The run's version after the change, from 1.
+    pub version: u64,
+    /// The state before; `None` for the run's creation.
+    pub from: Option<RunState>,
+    /// The state after.
+    pub to: RunState,
+    /// The event's name: `enqueue`, or one of [`stepwes_core::run_state::EventKind::as_str`].
+    pub event: String,
+    /// The attempt after the change; 0 before the first.
+    pub attempt: u32,
+    /// When it happened.
+    pub time: DateTime<Utc>,
+    /// Why; empty when there is nothing to say.
+    pub cause: String,
+    /// The run's owner.
+    pub owner: String,
+    /// The caller's tags.
+    pub tags: BTreeMap<String, String>,
+    /// When the engine started, as known after the change.
+    pub start_time: Option<DateTime<Utc>>,
+    /// When the run ended, as known after the change.
+    pub end_time: Option<DateTime<Utc>>,
+    /// Whether `outputs.json` had been written ([`stepwes_core::keys::outputs_json`]).
+    pub has_outputs: bool,
+}

@@ -1,0 +1,197 @@
+//! What is read: one run, an owner's runs, the counts, the unfinished, a run's history.
+
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
+use chrono::{DateTime, Utc};
+use futures::future::try_join_all;
+use stepwes_core::{
+    run::{Run, RunId},
+    run_state::RunState,
+};
+
+use crate::{
+    RunStore,
+    codec::{
+        Item, decode_counts, decode_event, decode_listed, decode_run, decode_run_pk, instant, key,
+        text,
+    },
+    error::StoreError,
+    model::{ListedRun, RunEventItem, RunPage},
+    schema as at,
+};
+
+const GET: &str = "GetItem";
+const QUERY: &str = "Query";
+
+/// The largest page (WES 1.1 leaves it to the service; the API refuses more).
+const MAX_PAGE_SIZE: u32 = 1000;
+
+impl RunStore {
+    /// A run as it is (strongly consistent); `None` when there is none with this id.
+    ///
+    /// # Errors
+    /// As DynamoDB fails, or when the item cannot be read.
+    pub async fn get(&self, run_id: RunId) -> Result<Option<Run>, StoreError> {
+        let item = self.item(at::run_pk(run_id), at::RUN_SK).await?;
+        item.as_ref().map(decode_run).transpose()
+    }
+
+    /// One page of an owner's runs, newest first. `page_size` is from 1 to 1000, else the nearest;
+    /// `after` is [`RunPage::next`] of the page before, so that runs that arrive meanwhile do not
+    /// shift a page. A run shows up within moments of its creation (an index follows its table).
+    ///
+    /// # Errors
+    /// As DynamoDB fails, or when an item cannot be read.
+    pub async fn list(
+        &self,
+        owner: &str,
+        page_size: u32,
+        after: Option<RunId>,
+    ) -> Result<RunPage, StoreError> {
+        let page_size = page_size.clamp(1, MAX_PAGE_SIZE) as usize;
+        let shards = (0..at::OWNER_SHARDS).map(|shard| {
+            let mut query = self
+                .query()
+                .index_name(at::BY_OWNER)
+                .scan_index_forward(false)
+                .expression_attribute_names("#owner_shard", at::OWNER_SHARD)
+                .expression_attribute_values(":owner_shard", text(at::owner_shard(owner, shard)));
+            query = match after {
+                None => query.key_condition_expression("#owner_shard = :owner_shard"),
+                Some(after) => query
+                    .key_condition_expression("#owner_shard = :owner_shard AND #run_id < :after")
+                    .expression_attribute_names("#run_id", at::RUN_ID)
+                    .expression_attribute_values(":after", text(after.to_string())),
+            };
+            first(query, page_size + 1)
+        });
+        let mut runs: Vec<ListedRun> = try_join_all(shards)
+            .await?
+            .iter()
+            .flatten()
+            .map(decode_listed)
+            .collect::<Result<_, _>>()?;
+        runs.sort_unstable_by_key(|run| Reverse(run.run_id));
+        let more = runs.len() > page_size;
+        runs.truncate(page_size);
+        let next = runs.last().filter(|_| more).map(|run| run.run_id);
+        Ok(RunPage { runs, next })
+    }
+
+    /// How many runs are in each state, exactly (strongly consistent). Every state is named.
+    ///
+    /// # Errors
+    /// As DynamoDB fails, or when an item cannot be read.
+    pub async fn counts(&self) -> Result<BTreeMap<RunState, i64>, StoreError> {
+        let query = self
+            .query()
+            .consistent_read(true)
+            .key_condition_expression("#pk = :pk")
+            .expression_attribute_names("#pk", at::PK)
+            .expression_attribute_values(":pk", text(at::COUNTS_PK));
+        let mut counts: BTreeMap<_, _> =
+            RunState::ALL.into_iter().map(|state| (state, 0)).collect();
+        for shard in all(query).await? {
+            for (state, count) in decode_counts(&shard)? {
+                *counts.entry(state).or_default() += count;
+            }
+        }
+        Ok(counts)
+    }
+
+    /// At most `limit` runs in `state` whose last change was before `before`, oldest first; none
+    /// for a terminal state. They come from an index that follows its table: read each again with
+    /// [`RunStore::get`] before acting.
+    ///
+    /// # Errors
+    /// As DynamoDB fails, or when a key cannot be read.
+    pub async fn unfinished(
+        &self,
+        state: RunState,
+        before: DateTime<Utc>,
+        limit: u32,
+    ) -> Result<Vec<RunId>, StoreError> {
+        let (Some(live), 1..) = (at::live_state(state), limit) else {
+            return Ok(Vec::new());
+        };
+        let query = self
+            .query()
+            .index_name(at::BY_STATE)
+            .key_condition_expression("#live_state = :live_state AND #updated_at < :before")
+            .expression_attribute_names("#live_state", at::LIVE_STATE)
+            .expression_attribute_names("#updated_at", at::UPDATED_AT)
+            .expression_attribute_values(":live_state", text(live))
+            .expression_attribute_values(":before", text(instant(before)));
+        first(query, limit as usize).await?.iter().map(decode_run_pk).collect()
+    }
+
+    /// A run's history, oldest first (strongly consistent); empty when there is no such run.
+    ///
+    /// # Errors
+    /// As DynamoDB fails, or when an item cannot be read.
+    pub async fn events(&self, run_id: RunId) -> Result<Vec<RunEventItem>, StoreError> {
+        let query = self
+            .query()
+            .consistent_read(true)
+            .key_condition_expression("#pk = :pk AND begins_with(#sk, :event)")
+            .expression_attribute_names("#pk", at::PK)
+            .expression_attribute_names("#sk", at::SK)
+            .expression_attribute_values(":pk", text(at::run_pk(run_id)))
+            .expression_attribute_values(":event", text(at::EVENT_PREFIX));
+        all(query).await?.iter().map(decode_event).collect()
+    }
+
+    /// One item (strongly consistent).
+    pub(crate) async fn item(
+        &self,
+        pk: String,
+        sk: impl Into<String>,
+    ) -> Result<Option<Item>, StoreError> {
+        let answer = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(key(pk, sk)))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(|error| StoreError::from_sdk(GET, error))?;
+        Ok(answer.item)
+    }
+
+    fn query(&self) -> QueryFluentBuilder {
+        self.client.query().table_name(&self.table)
+    }
+}
+
+/// The first `limit` items. DynamoDB ends an answer at 1 MB, so that it may take several.
+async fn first(query: QueryFluentBuilder, limit: usize) -> Result<Vec<Item>, StoreError> {
+    let mut items = Vec::new();
+    let mut from = None;
+    loop {
+        let wanted = i32::try_from(limit - items.len()).unwrap_or(i32::MAX);
+        let answer = query
+            .clone()
+            .limit(wanted)
+            .set_exclusive_start_key(from)
+            .send()
+            .await
+            .map_err(|error| StoreError::from_sdk(QUERY, error))?;
+        items.extend(answer.items.unwrap_or_default());
+        from = answer.last_evaluated_key;
+        if from.is_none() || items.len() >= limit {
+            return Ok(items);
+        }
+    }
+}
+
+/// Every item.
+async fn all(query: QueryFluentBuilder) -> Result<Vec<Item>, StoreError> {
+    let mut pages = query.into_paginator().items().send();
+    let mut items = Vec::new();
+    while let Some(item) = pages.next().await {
+        items.push(item.map_err(|error| StoreError::from_sdk(QUERY, error))?);
+    }
+    Ok(items)
+}

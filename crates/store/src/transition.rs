@@ -1,0 +1,175 @@
+//! The one way in which a run's state changes.
+
+use aws_sdk_dynamodb::types::{ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update};
+use chrono::{DateTime, SubsecRound as _, Utc};
+use stepwes_core::{
+    run::{Run, RunId},
+    run_state::{Position, RunEvent, Step},
+    token::AttemptToken,
+};
+use uuid::Uuid;
+
+use crate::{
+    RunStore,
+    codec::{decode_run, encode_event, encode_run, key, number, text},
+    error::StoreError,
+    limits::{MAX_TEXT_BYTES, append, cut, cut_cmd},
+    model::{Change, Transition},
+    schema as at,
+    write::{Cancelled, Difference, Outcome, TRANSACT, Tries},
+};
+
+impl RunStore {
+    /// Tells a run of an event. When the state table allows it, the run, its event item and the
+    /// counts change in one transaction, on the condition that the run is as it was read; when
+    /// somebody else was faster, the event is held against what they made of the run.
+    ///
+    /// A new attempt gets a new token in the same write, and forgets what the lost one left but
+    /// `system_logs`. The event that begins an attempt can be repeated: the answer has the same
+    /// token as long as the attempt lives.
+    ///
+    /// # Errors
+    /// As DynamoDB fails, or when the item cannot be read. After a retryable error the event may
+    /// have had its effect: the same call again answers [`Transition::Repeated`] then.
+    pub async fn transition(
+        &self,
+        run_id: RunId,
+        event: RunEvent,
+        change: Change,
+    ) -> Result<Transition, StoreError> {
+        let Some(mut run) = self.get(run_id).await? else {
+            return Ok(Transition::NotFound);
+        };
+        let change_id = Uuid::new_v4().to_string();
+        let mut tries = Tries::of(TRANSACT);
+        // The version that an unanswered try of ours would have made.
+        let mut unanswered = None;
+        loop {
+            let to = match run.position().apply(event) {
+                Ok(Step::Move(to)) => to,
+                decided => {
+                    if let Some(version) = unanswered
+                        && self.wrote(run_id, version, &change_id).await?
+                    {
+                        return Ok(Transition::Moved(run));
+                    }
+                    return Ok(match decided {
+                        Err(refusal) => Transition::Refused { run, refusal },
+                        Ok(_) => Transition::Repeated(run),
+                    });
+                }
+            };
+            let moved = moved(&run, to, &change, self.clock.now())?;
+            let cause = cut(change.cause.clone(), MAX_TEXT_BYTES);
+            let name = event.kind().as_str();
+            let mut items = vec![
+                self.update_run(&run, &moved)?,
+                self.put_new(encode_event(&moved, Some(run.state), name, cause, &change_id))?,
+            ];
+            if run.state != moved.state {
+                items.push(self.count(Some(run.state), moved.state)?);
+            }
+            match self.transact(items).await {
+                Ok(Outcome::Done) => return Ok(Transition::Moved(moved)),
+                Ok(Outcome::Refused(refused)) => {
+                    tries.lost()?;
+                    let refused = refused.first();
+                    if !refused.is_some_and(|refused| refused.condition) {
+                        return Err(history_is_ahead(&moved));
+                    }
+                    match self.winner(refused, at::run_pk(run_id), at::RUN_SK).await? {
+                        Some(item) => run = decode_run(&item)?,
+                        None => return Ok(Transition::NotFound),
+                    }
+                }
+                Ok(Outcome::Contended) => tries.contended().await?,
+                Err(error) => {
+                    tries.failed(error).await?;
+                    unanswered = Some(moved.version);
+                    match self.get(run_id).await? {
+                        Some(read) => run = read,
+                        None => return Ok(Transition::NotFound),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the call `change_id` wrote the run's `version`.
+    async fn wrote(
+        &self,
+        run_id: RunId,
+        version: u64,
+        change_id: &str,
+    ) -> Result<bool, StoreError> {
+        let event = self.item(at::run_pk(run_id), at::event_sk(version)).await?;
+        Ok(event.is_some_and(|item| item.get(at::CHANGE_ID) == Some(&text(change_id))))
+    }
+
+    /// Writes what differs between `old` and `new`, if the run is still `old`: no state change in
+    /// between, and no claim either, since who cancels must learn of the task to stop.
+    fn update_run(&self, old: &Run, new: &Run) -> Result<TransactWriteItem, StoreError> {
+        let Difference { expression, mut names, mut values } =
+            Difference::between(&encode_run(old), &encode_run(new));
+        names.insert("#version".to_owned(), at::VERSION.to_owned());
+        names.insert("#task_arn".to_owned(), at::TASK_ARN.to_owned());
+        values.insert(":old_version".to_owned(), number(old.version));
+        let condition = match &old.task_arn {
+            Some(arn) => {
+                values.insert(":old_task_arn".to_owned(), text(arn));
+                "#version = :old_version AND #task_arn = :old_task_arn"
+            }
+            None => "#version = :old_version AND attribute_not_exists(#task_arn)",
+        };
+        let update = Update::builder()
+            .table_name(&self.table)
+            .set_key(Some(key(at::run_pk(old.run_id), at::RUN_SK)))
+            .update_expression(expression)
+            .condition_expression(condition)
+            .set_expression_attribute_names(Some(names))
+            .set_expression_attribute_values(Some(values))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .build()
+            .map_err(StoreError::from_build(TRANSACT))?;
+        Ok(TransactWriteItem::builder().update(update).build())
+    }
+}
+
+/// The run after it moved `to` there.
+fn moved(run: &Run, to: Position, change: &Change, now: DateTime<Utc>) -> Result<Run, StoreError> {
+    let now = now.trunc_subsecs(3);
+    let mut new = run.clone();
+    new.state = to.state;
+    new.version += 1;
+    new.updated_at = now;
+    if let Some(line) = &change.system_log {
+        append(&mut new.system_logs, line.clone());
+    }
+    if to.attempt == run.attempt {
+        let given = |time: Option<DateTime<Utc>>| time.map(|time| time.trunc_subsecs(3));
+        new.start_time = given(change.start_time).or(run.start_time);
+        new.end_time = given(change.end_time)
+            .or(run.end_time)
+            .or_else(|| to.state.is_terminal().then_some(now));
+        new.exit_code = change.exit_code.or(run.exit_code);
+        if let Some(cmd) = &change.cmd {
+            new.cmd = cut_cmd(cmd.clone());
+        }
+        new.has_outputs |= change.has_outputs;
+    } else {
+        new.attempt = to.attempt;
+        new.token =
+            Some(AttemptToken::generate().map_err(|error| StoreError::Randomness(error.into()))?);
+        new.task_arn = None;
+        new.start_time = None;
+        new.end_time = None;
+        new.exit_code = None;
+        new.cmd = Vec::new();
+    }
+    Ok(new)
+}
+
+fn history_is_ahead(run: &Run) -> StoreError {
+    let what = format!("run {} has an event for version {} already", run.run_id, run.version);
+    StoreError::Rejected { operation: TRANSACT, source: Cancelled(what).into() }
+}

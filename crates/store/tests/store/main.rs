@@ -1,0 +1,12 @@
+//! The store through the real SDK, against an embedded DynamoDB on a loopback port.
+
+mod claims;
+mod creation;
+mod faults;
+mod lists;
+mod model;
+mod races;
+mod requests;
+mod support;
+mod table;
+mod transitions;
