@@ -1,1 +1,14 @@
-//! AWS clients, configuration, tracing and the HTTP frame that the functions share.
+//! What the functions share: AWS clients, settings from the environment, the frame of a Lambda
+//! step and the frame of the HTTP API.
+
+pub mod aws;
+pub mod ecs;
+pub mod env;
+pub mod executions;
+pub mod http;
+pub mod lambda;
+pub mod objects;
+pub mod sdk;
+pub mod step;
+
+pub use aws::Aws;

@@ -1,1 +1,101 @@
 //! submit: takes a RunRequest, creates the run exactly once and starts its execution.
+
+mod body;
+mod settings;
+mod submission;
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{Request, State as FromState},
+    response::{IntoResponse as _, Response},
+    routing::post,
+};
+use http::HeaderMap;
+use stepwes_cloud::{
+    Aws,
+    http::{Caller, HttpError, LoggedRun, routes},
+    objects::Objects,
+};
+use stepwes_core::{ApiError, Clock, IdGenerator, RandomIds, SystemClock, wes::RunIdResponse};
+use stepwes_store::RunStore;
+use tracing::Instrument as _;
+
+pub use body::{Submission, read};
+pub use settings::{Limits, Settings};
+pub use submission::{IdempotencyKey, ReceivedAttachment, submit};
+
+/// What the function works with.
+#[derive(Clone)]
+pub struct State {
+    /// The run table.
+    pub store: RunStore,
+    /// The runs bucket.
+    pub objects: Objects,
+    /// Step Functions.
+    pub executions: aws_sdk_sfn::Client,
+    /// The settings.
+    pub settings: Arc<Settings>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Makes run ids.
+    pub ids: Arc<dyn IdGenerator>,
+}
+
+impl State {
+    /// With the clients of `aws`, the system's clock and random ids.
+    #[must_use]
+    pub fn new(aws: &Aws, settings: Settings) -> Self {
+        Self {
+            store: aws.store(&settings.table),
+            // submit hands out no URLs, so it may sign for whatever endpoint it uses itself.
+            objects: Objects::new(aws.s3(), aws.s3(), &settings.bucket),
+            executions: aws.sfn(),
+            settings: Arc::new(settings),
+            clock: Arc::new(SystemClock),
+            ids: Arc::new(RandomIds),
+        }
+    }
+}
+
+/// The routes: `POST /runs`. Without [`stepwes_cloud::http::frame`], which is put once around the
+/// routes of all functions that one server has.
+pub fn router(state: State) -> Router {
+    Router::new().route(routes::RUNS, post(run_workflow)).with_state(state)
+}
+
+/// WES `RunWorkflow`.
+async fn run_workflow(
+    FromState(state): FromState<State>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, HttpError> {
+    let key = idempotency_key(request.headers())?;
+    let (parts, body) = request.into_parts();
+    let submission = read(&parts.headers, body, &state.settings.limits).await?;
+    // In a task of its own: a caller that hangs up now must not leave half a run behind.
+    let work = async move {
+        let Submission { request, attachments } = submission;
+        submit(&state, &caller.owner, key, request, attachments).await
+    };
+    let run_id = match tokio::spawn(work.in_current_span()).await {
+        Ok(submitted) => submitted?,
+        Err(error) => {
+            tracing::error!(%error, "a submission was cut off");
+            return Err(ApiError::Internal("the submission was cut off".to_owned()).into());
+        }
+    };
+    let mut response = Json(RunIdResponse { run_id: run_id.to_string() }).into_response();
+    response.extensions_mut().insert(LoggedRun(run_id));
+    Ok(response)
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(ApiError::BadRequest("two Idempotency-Key headers; send one".to_owned()));
+    }
+    IdempotencyKey::parse(value.as_bytes()).map(Some)
+}

@@ -1,0 +1,105 @@
+//! Every path of the API and its methods, whichever function serves them.
+//!
+//! In AWS each function sees its own routes only, and `$default` sends the rest to status. The
+//! table lets any of them answer 405 with a complete `Allow`, as one server with every route would.
+
+/// Service-info, as Toil's server answers it.
+pub const HOME: &str = "/";
+/// Health, where Toil's server has it.
+pub const HEALTH: &str = "/engine/v1/status";
+/// WES `GetServiceInfo`.
+pub const SERVICE_INFO: &str = "/ga4gh/wes/v1/service-info";
+/// WES `ListRuns` and `RunWorkflow`.
+pub const RUNS: &str = "/ga4gh/wes/v1/runs";
+/// WES `GetRunLog`.
+pub const RUN: &str = "/ga4gh/wes/v1/runs/{run_id}";
+/// WES `GetRunStatus`.
+pub const RUN_STATUS: &str = "/ga4gh/wes/v1/runs/{run_id}/status";
+/// WES `CancelRun`.
+pub const RUN_CANCEL: &str = "/ga4gh/wes/v1/runs/{run_id}/cancel";
+/// WES `ListTasks`.
+pub const TASKS: &str = "/ga4gh/wes/v1/runs/{run_id}/tasks";
+/// WES `GetTask`. The rest of the path is the id: API Gateway decodes `%2F` before we see it.
+pub const TASK: &str = "/ga4gh/wes/v1/runs/{run_id}/tasks/{*task_id}";
+/// One stream of the engine's log.
+pub const LOG: &str = "/ga4gh/wes/v1/runs/{run_id}/logs/{stream}";
+/// The same, where Toil's server has it.
+pub const TOIL_LOG: &str = "/toil/wes/v1/logs/{run_id}/{stream}";
+/// The output files.
+pub const OUTPUTS: &str = "/ga4gh/wes/v1/runs/{run_id}/outputs";
+/// One output file.
+pub const OUTPUT: &str = "/ga4gh/wes/v1/runs/{run_id}/outputs/{*path}";
+/// The whole outputs object, as collect wrote it.
+pub const OUTPUTS_JSON: &str = "/ga4gh/wes/v1/runs/{run_id}/outputs.json";
+
+const READ: &str = "GET, HEAD";
+const WRITE: &str = "POST";
+
+/// Every path with the methods that `Allow` names.
+const TABLE: [(&str, &str); 14] = [
+    (HOME, READ),
+    (HEALTH, READ),
+    (SERVICE_INFO, READ),
+    (RUNS, "GET, HEAD, POST"),
+    (RUN, READ),
+    (RUN_STATUS, READ),
+    (RUN_CANCEL, WRITE),
+    (TASKS, READ),
+    (TASK, READ),
+    (LOG, READ),
+    (TOIL_LOG, READ),
+    (OUTPUTS, READ),
+    (OUTPUT, READ),
+    (OUTPUTS_JSON, READ),
+];
+
+/// The methods of a path as `Allow` names them; `None` when the API has no such path.
+#[must_use]
+pub fn allowed(path: &str) -> Option<&'static str> {
+    TABLE.iter().find(|(pattern, _)| matches(pattern, path)).map(|(_, methods)| *methods)
+}
+
+fn matches(pattern: &str, path: &str) -> bool {
+    let mut parts = path.split('/');
+    for expected in pattern.split('/') {
+        let Some(part) = parts.next() else { return false };
+        if expected.starts_with("{*") {
+            return !part.is_empty() || parts.next().is_some();
+        }
+        let fits = if expected.starts_with('{') { !part.is_empty() } else { part == expected };
+        if !fits {
+            return false;
+        }
+    }
+    parts.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stepwes_core::wes::BASE_PATH;
+
+    #[test]
+    fn wes_paths_lie_below_the_base_path() {
+        for (path, _) in TABLE {
+            let ours = [HOME, HEALTH, TOIL_LOG].contains(&path);
+            assert!(ours || path.starts_with(&format!("{BASE_PATH}/")), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_knows_its_methods() {
+        for (path, methods) in [
+            ("/", Some(READ)),
+            ("/ga4gh/wes/v1/runs", Some("GET, HEAD, POST")),
+            ("/ga4gh/wes/v1/runs/x/cancel", Some(WRITE)),
+            ("/ga4gh/wes/v1/runs/x/tasks/a/b", Some(READ)),
+            ("/ga4gh/wes/v1/runs/x/outputs/", None),
+            ("/ga4gh/wes/v1/runs/", None),
+            ("/ga4gh/wes/v1/nothing", None),
+            ("", None),
+        ] {
+            assert_eq!(allowed(path), methods, "{path}");
+        }
+    }
+}

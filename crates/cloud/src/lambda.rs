@@ -1,0 +1,184 @@
+//! How a function starts: tracing, then the Lambda runtime.
+
+use std::{fmt::Debug, future::Future};
+
+use axum::{Router, response::Response};
+use http::{HeaderValue, Uri, header};
+use lambda_http::{Request, RequestExt as _, request::RequestContext};
+use lambda_runtime::{Error, LambdaEvent};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use tower::ServiceExt as _;
+use tracing::Instrument as _;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
+
+use crate::{
+    env::{self, SettingError},
+    http::{StagePrefix, frame},
+    step::StepFailure,
+};
+
+/// The variable that sets what is logged: a level (`debug`), or targets with levels
+/// (`stepwes_store=trace,info`). `RUST_LOG` is read when it is not set.
+pub const LOG: &str = "STEPWES_LOG";
+
+/// What is logged unless the environment says otherwise.
+const DEFAULT_LOG: &str = "warn,stepwes=info";
+
+/// Sends log lines to standard output, one JSON object a line, with their spans' fields.
+///
+/// # Errors
+/// [`SettingError`] when `STEPWES_LOG` or `RUST_LOG` cannot be read.
+pub fn init_tracing() -> Result<(), SettingError> {
+    let layer = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(true)
+        .with_span_list(false);
+    // A second call, as in tests, changes nothing.
+    let _already_there = tracing_subscriber::registry().with(layer).with(log_targets()?).try_init();
+    Ok(())
+}
+
+/// What `STEPWES_LOG`, else `RUST_LOG`, says is logged.
+///
+/// # Errors
+/// [`SettingError`] when it cannot be read.
+pub fn log_targets() -> Result<Targets, SettingError> {
+    let (name, value) = match (env::optional(LOG), env::optional("RUST_LOG")) {
+        (Some(value), _) => (LOG, value),
+        (None, Some(value)) => ("RUST_LOG", value),
+        (None, None) => (LOG, DEFAULT_LOG.to_owned()),
+    };
+    targets(&value).map_err(|why| SettingError::Unreadable { name, why })
+}
+
+/// Reads a level, or targets with levels. `stepwes` stands for all our crates.
+fn targets(text: &str) -> Result<Targets, String> {
+    match text.parse::<LevelFilter>() {
+        Ok(level) => Ok(Targets::new().with_default(level)),
+        Err(_) => text.parse::<Targets>().map_err(|error| error.to_string()),
+    }
+}
+
+/// Serves the routes of one API function, in their frame, to API Gateway.
+///
+/// # Errors
+/// When the Lambda runtime cannot be reached.
+pub async fn run_api(router: Router) -> Result<(), Error> {
+    let service = frame(router).map_request(restore_path).map_response(keep_bytes);
+    lambda_http::run(service).await
+}
+
+/// What a URL's path holds as it is; the rest is percent-encoded. `%` is among it: see below.
+const NOT_IN_PATHS: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'`')
+    .add(b'{')
+    .add(b'}');
+
+/// Gives a request the path that the caller asked for.
+///
+/// An HTTP API decodes the path once before it hands it over (`rawPath`), so that a `#` or a blank
+/// in an output's name would end or spoil it; what cannot stand in a path is encoded again. A `%`
+/// that begins no escape is encoded too; one that does is left, since Lambda function URLs and
+/// emulators do not decode. The stage's name before the path, present unless the stage is
+/// `$default`, is taken off and kept as [`StagePrefix`].
+#[must_use]
+pub fn restore_path(mut request: Request) -> Request {
+    let mut raw = request.raw_http_path().to_owned();
+    if let Some(RequestContext::ApiGatewayV2(context)) = request.request_context_ref()
+        && let Some(stage) = context.stage.as_deref().filter(|stage| *stage != "$default")
+        && let Some(rest) = raw.strip_prefix(&format!("/{stage}"))
+        && (rest.is_empty() || rest.starts_with('/'))
+    {
+        let prefix = StagePrefix(format!("/{stage}"));
+        raw = if rest.is_empty() { "/".to_owned() } else { rest.to_owned() };
+        request.extensions_mut().insert(prefix);
+    }
+    if !raw.starts_with('/') {
+        raw.insert(0, '/');
+    }
+    let mut path = String::with_capacity(raw.len());
+    for (at, part) in raw.split('%').enumerate() {
+        if at > 0 {
+            let escape = part.as_bytes().get(..2);
+            let is_escape = escape.is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+            path.push_str(if is_escape { "%" } else { "%25" });
+        }
+        path.extend(utf8_percent_encode(part, NOT_IN_PATHS));
+    }
+    if let Some(query) = request.uri().query() {
+        path.push('?');
+        path.push_str(query);
+    }
+    if let Ok(uri) = path.parse::<Uri>() {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+/// Keeps plain text byte for byte. lambda_http would decode it as UTF-8, and a log, or a piece of
+/// one that was cut by a range, need not be that; it sends as Base64 what names an encoding.
+fn keep_bytes(mut response: Response) -> Response {
+    let is_text = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"text/"));
+    if is_text {
+        response
+            .headers_mut()
+            .entry(header::CONTENT_ENCODING)
+            .or_insert(HeaderValue::from_static("identity"));
+    }
+    response
+}
+
+/// Serves a function that the state machine, the engine task or the schedule invokes: the event
+/// as JSON in, the answer as JSON out, a [`StepFailure`] as an error with its stable type.
+///
+/// # Errors
+/// When the Lambda runtime cannot be reached.
+pub async fn run_step<E, O, F, A>(handler: F) -> Result<(), Error>
+where
+    E: DeserializeOwned,
+    O: Serialize + Debug,
+    F: Fn(E) -> A,
+    A: Future<Output = Result<O, StepFailure>>,
+{
+    let handler = &handler;
+    lambda_runtime::run(lambda_runtime::service_fn(move |event: LambdaEvent<Value>| {
+        let span = tracing::info_span!("step", request_id = %event.context.request_id);
+        async move { step(event.payload, handler).await }.instrument(span)
+    }))
+    .await
+}
+
+/// One invocation: the event read, the handler run, its failure logged.
+async fn step<E, O, F, A>(event: Value, handler: &F) -> Result<O, StepFailure>
+where
+    E: DeserializeOwned,
+    F: Fn(E) -> A,
+    A: Future<Output = Result<O, StepFailure>>,
+{
+    let event = serde_json::from_value(event).map_err(|error| {
+        StepFailure::Internal(format!(
+            "the event is not of the form that this function takes: {error}"
+        ))
+    })?;
+    let answer = handler(event).await;
+    if let Err(failure) = &answer {
+        tracing::warn!(%failure, error_type = failure.error_type(), "the step failed");
+    }
+    answer
+}
