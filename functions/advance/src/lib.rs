@@ -1,1 +1,218 @@
 //! advance: one transition of one run, for the state machine.
+//!
+//! Step Functions invokes a function at least once, and a first invocation may still be under way
+//! when its repetition has been answered. So each event is held against the run as it is, and its
+//! answer is what the event has led to, whether it was this invocation that did it or not.
+
+pub mod reason;
+
+use stepwes_cloud::{
+    Aws,
+    env::{self, SettingError},
+    step::{StepFailure, quote},
+};
+use stepwes_core::{
+    RunEvent, RunId, RunState,
+    run::Run,
+    step::{AdvanceEvent, AdvanceInput, AdvanceOutput, Next},
+    token::AttemptToken,
+};
+use stepwes_store::{Change, RunStore, Transition};
+
+/// What the function is configured with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The run table (`STEPWES_TABLE`).
+    pub table: String,
+    /// How many attempts a run has (`STEPWES_MAX_ATTEMPTS`, 1 to 10; 3).
+    pub max_attempts: u32,
+    /// How long one attempt's task may take, in seconds (`STEPWES_RUN_TIMEOUT_SECONDS`, 1 to
+    /// 864,000: ten days; 86,400).
+    pub run_timeout_seconds: u32,
+}
+
+impl Settings {
+    /// From the environment.
+    ///
+    /// # Errors
+    /// [`SettingError`] naming the variable that is missing or out of its range.
+    pub fn from_env() -> Result<Self, SettingError> {
+        Ok(Self {
+            table: env::required("STEPWES_TABLE")?,
+            max_attempts: env::bounded("STEPWES_MAX_ATTEMPTS", 3, 1..=10)?,
+            run_timeout_seconds: env::bounded("STEPWES_RUN_TIMEOUT_SECONDS", 86_400, 1..=864_000)?,
+        })
+    }
+}
+
+/// What the function keeps between invocations.
+#[derive(Clone)]
+pub struct State {
+    store: RunStore,
+    settings: Settings,
+}
+
+impl State {
+    /// The function over one AWS account.
+    #[must_use]
+    pub fn new(settings: Settings, aws: &Aws) -> Self {
+        Self { store: aws.store(&settings.table), settings }
+    }
+}
+
+/// Takes one transition and says where the machine goes.
+///
+/// # Errors
+/// [`StepFailure`], by the names that the machine's `Retry` knows: `Unavailable` when the table
+/// does not answer, `RunNotFound`, `StaleAttempt` when the run has gone on without this execution,
+/// `Internal` when only reconcile can settle the run.
+pub async fn handle(state: &State, input: AdvanceInput) -> Result<AdvanceOutput, StepFailure> {
+    match input.event {
+        AdvanceEvent::Initialize => initialize(state, input.run_id).await,
+        AdvanceEvent::Preempt { attempt, reason } => {
+            preempt(state, input.run_id, attempt, &reason).await
+        }
+        AdvanceEvent::SystemError { attempt, error, cause } => {
+            system_error(state, input.run_id, attempt, &reason::of_step(&error, &cause)).await
+        }
+    }
+}
+
+async fn initialize(state: &State, run_id: RunId) -> Result<AdvanceOutput, StepFailure> {
+    let change = Change { cause: "the execution began".to_owned(), ..Change::default() };
+    match state.store.transition(run_id, RunEvent::Initialize, change).await? {
+        Transition::Moved(run) | Transition::Repeated(run) => attempt_of(state, &run),
+        Transition::Refused { run, .. } => match run.state {
+            // The machine asks for the first attempt before it starts any task: none can be alive.
+            RunState::Canceling if run.attempt == 0 => canceled(state, &run).await,
+            // Asked before, and cancelled since. Whether the first invocation's answer arrived, and
+            // a task was started, is not known here; a task that is started now is refused by
+            // report and ends at once, and collect sees it gone.
+            RunState::Canceling if run.attempt == 1 => attempt_of(state, &run),
+            _ => end_or_stale(&run, 1),
+        },
+        Transition::NotFound => Err(StepFailure::RunNotFound(run_id)),
+    }
+}
+
+async fn preempt(
+    state: &State,
+    run_id: RunId,
+    attempt: u32,
+    reason: &str,
+) -> Result<AdvanceOutput, StepFailure> {
+    let max_attempts = state.settings.max_attempts;
+    let reason = quote(reason);
+    let change = Change {
+        cause: reason.clone(),
+        system_log: Some(reason::of_lost_attempt(attempt, max_attempts, &reason)),
+        ..Change::default()
+    };
+    match state.store.transition(run_id, RunEvent::Preempt { attempt, max_attempts }, change).await?
+    {
+        Transition::Moved(run) | Transition::Repeated(run) => match Next::end(run.state) {
+            Some(next) => Ok(ended(next, &run)),
+            None => attempt_of(state, &run),
+        },
+        Transition::Refused { run, .. } => match run.state {
+            // collect saw the attempt's task gone before it called the attempt lost.
+            RunState::Canceling if run.attempt == attempt => canceled(state, &run).await,
+            // Asked before, and cancelled since: as for the first attempt.
+            RunState::Canceling if run.attempt == attempt + 1 => attempt_of(state, &run),
+            _ => end_or_stale(&run, attempt),
+        },
+        Transition::NotFound => Err(StepFailure::RunNotFound(run_id)),
+    }
+}
+
+async fn system_error(
+    state: &State,
+    run_id: RunId,
+    attempt: u32,
+    reason: &str,
+) -> Result<AdvanceOutput, StepFailure> {
+    let fail = |attempt| {
+        let change = Change {
+            cause: reason.to_owned(),
+            system_log: Some(reason.to_owned()),
+            ..Change::default()
+        };
+        state.store.transition(run_id, RunEvent::SystemError { attempt }, change)
+    };
+    let mut answer = fail(attempt).await?;
+    if let Transition::Refused { run, .. } = &answer
+        && run.attempt == attempt + 1
+        && run.state == RunState::Initializing
+        && run.task_arn.is_none()
+    {
+        // The step that failed is the one that began this attempt: it took its effect, but its
+        // answer never reached the machine, which knows the attempt before.
+        answer = fail(attempt + 1).await?;
+    }
+    match answer {
+        Transition::Moved(run) | Transition::Repeated(run) => {
+            Ok(ended(Next::SystemError, &run))
+        }
+        Transition::Refused { run, .. } => match run.state {
+            // The machine has no attempt yet, so it has started no task.
+            RunState::Canceling if attempt == 0 => canceled(state, &run).await,
+            // A task may be alive, and this function cannot see tasks. The machine ends by this
+            // failure, and reconcile, told so, looks for the task before it says CANCELED.
+            RunState::Canceling => Err(StepFailure::Internal(format!(
+                "run {run_id} is being cancelled, and a step failed ({reason}); reconcile settles it"
+            ))),
+            _ => end_or_stale(&run, attempt),
+        },
+        Transition::NotFound => Err(StepFailure::RunNotFound(run_id)),
+    }
+}
+
+/// CANCELING to CANCELED, for a run of which no task can be alive.
+async fn canceled(state: &State, run: &Run) -> Result<AdvanceOutput, StepFailure> {
+    let change = Change { cause: "no task is alive".to_owned(), ..Change::default() };
+    let event = RunEvent::Canceled { attempt: run.attempt };
+    match state.store.transition(run.run_id, event, change).await? {
+        Transition::Moved(run) | Transition::Repeated(run) => Ok(ended(Next::Canceled, &run)),
+        Transition::Refused { run, .. } => end_or_stale(&run, run.attempt),
+        Transition::NotFound => Err(StepFailure::RunNotFound(run.run_id)),
+    }
+}
+
+/// The answer that starts the task of the run's present attempt.
+fn attempt_of(state: &State, run: &Run) -> Result<AdvanceOutput, StepFailure> {
+    let Some(token) = run.token.clone() else {
+        return Err(StepFailure::Internal(format!(
+            "attempt {} of run {} has no token",
+            run.attempt, run.run_id
+        )));
+    };
+    tracing::info!(run_id = %run.run_id, attempt = run.attempt, "an attempt begins");
+    Ok(AdvanceOutput {
+        next: Next::RunTask,
+        attempt: run.attempt,
+        token,
+        timeout_seconds: state.settings.run_timeout_seconds,
+    })
+}
+
+/// The answer for a run that has ended, or the failure for one that lives on elsewhere.
+fn end_or_stale(run: &Run, spoken: u32) -> Result<AdvanceOutput, StepFailure> {
+    match Next::end(run.state) {
+        Some(next) => Ok(ended(next, run)),
+        None => Err(StepFailure::StaleAttempt(format!(
+            "run {} is {} in attempt {}; this step speaks of attempt {spoken}",
+            run.run_id, run.state, run.attempt
+        ))),
+    }
+}
+
+fn ended(next: Next, run: &Run) -> AdvanceOutput {
+    tracing::info!(run_id = %run.run_id, state = %run.state, "the run has ended");
+    AdvanceOutput {
+        next,
+        attempt: run.attempt,
+        token: AttemptToken::from_secret(String::new()),
+        // The machine reads no time-out of an ended run, but the field is a positive number.
+        timeout_seconds: 1,
+    }
+}

@@ -1,1 +1,130 @@
 //! reconcile: repairs what was cut off.
+//!
+//! A run's state moves by its execution and its task. When one of them is gone before its work is
+//! done, nobody else will move the run: reconcile does. On every tick of its schedule it looks at
+//! the runs that have not changed for a while, and at the live tasks; told of an execution that
+//! ended badly, it looks at that run at once. It acts only on what it has just read.
+
+pub mod event;
+pub mod executions;
+pub mod summary;
+
+mod runs;
+mod tasks;
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use stepwes_cloud::{
+    Aws,
+    ecs::Tasks,
+    env::{self, SettingError},
+    objects::Objects,
+    step::StepFailure,
+};
+use stepwes_collect::finish::Finisher;
+use stepwes_core::{Clock, SystemClock};
+use stepwes_store::RunStore;
+
+pub use event::Event;
+pub use executions::{Executions, NotAStateMachine};
+pub use summary::Summary;
+
+/// What the function is configured with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The run table (`STEPWES_TABLE`).
+    pub table: String,
+    /// The runs bucket (`STEPWES_BUCKET`).
+    pub bucket: String,
+    /// The cluster of the engine tasks, name or ARN (`STEPWES_CLUSTER`).
+    pub cluster: String,
+    /// The state machine (`STEPWES_STATE_MACHINE_ARN`).
+    pub state_machine_arn: String,
+    /// How long a run must have stood still before a tick looks at it, in seconds
+    /// (`STEPWES_RECONCILE_GRACE_SECONDS`, 1 to 86,400; 60). Time enough for every step that is
+    /// under way.
+    pub grace_seconds: u32,
+}
+
+impl Settings {
+    /// From the environment.
+    ///
+    /// # Errors
+    /// [`SettingError`] naming the variable that is missing or out of its range.
+    pub fn from_env() -> Result<Self, SettingError> {
+        Ok(Self {
+            table: env::required("STEPWES_TABLE")?,
+            bucket: env::required("STEPWES_BUCKET")?,
+            cluster: env::required("STEPWES_CLUSTER")?,
+            state_machine_arn: env::required("STEPWES_STATE_MACHINE_ARN")?,
+            grace_seconds: env::bounded("STEPWES_RECONCILE_GRACE_SECONDS", 60, 1..=86_400)?,
+        })
+    }
+}
+
+/// What the function keeps between invocations.
+#[derive(Clone)]
+pub struct State {
+    store: RunStore,
+    finisher: Finisher,
+    tasks: Tasks,
+    executions: Executions,
+    clock: Arc<dyn Clock>,
+    grace: TimeDelta,
+}
+
+impl State {
+    /// The function over one AWS account.
+    ///
+    /// # Errors
+    /// [`NotAStateMachine`] when the setting is no state machine's ARN.
+    pub fn new(settings: Settings, aws: &Aws) -> Result<Self, NotAStateMachine> {
+        Self::with_clock(settings, aws, Arc::new(SystemClock))
+    }
+
+    /// The function over one AWS account, by a clock of the caller's.
+    ///
+    /// # Errors
+    /// [`NotAStateMachine`] when the setting is no state machine's ARN.
+    pub fn with_clock(
+        settings: Settings,
+        aws: &Aws,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, NotAStateMachine> {
+        let store = aws.store_with_clock(&settings.table, clock.clone());
+        let objects = Objects::new(aws.s3(), aws.s3(), settings.bucket);
+        Ok(Self {
+            finisher: Finisher::new(store.clone(), objects),
+            store,
+            tasks: Tasks::new(aws.ecs(), settings.cluster),
+            executions: Executions::new(aws.sfn(), settings.state_machine_arn)?,
+            clock,
+            grace: TimeDelta::seconds(i64::from(settings.grace_seconds)),
+        })
+    }
+}
+
+/// Looks and repairs. Gives what was repaired, and what could not be: one run's trouble does not
+/// keep the others from being looked at.
+///
+/// # Errors
+/// [`StepFailure`] when the unfinished runs cannot be read, or, for an event about one execution,
+/// when that run could not be settled: Lambda invokes again then.
+pub async fn handle(state: &State, event: Event) -> Result<Summary, StepFailure> {
+    let summary = match event.ended_execution(&state.executions) {
+        Some(run_id) => runs::told(state, run_id).await?,
+        None => {
+            let mut summary = runs::stalled(state).await?;
+            tasks::orphans(state, &mut summary).await;
+            summary
+        }
+    };
+    tracing::info!(
+        checked = summary.checked,
+        repairs = summary.repairs.len(),
+        failures = summary.failures.len(),
+        "reconciled"
+    );
+    Ok(summary)
+}

@@ -1,0 +1,164 @@
+//! Runs whose execution is gone.
+
+use futures::{StreamExt as _, stream};
+use stepwes_cloud::step::StepFailure;
+use stepwes_collect::finish::{Found, Settled, of_engine};
+use stepwes_core::{RunEvent, RunId, RunState, run::Run, task::TaskOutcome};
+use stepwes_store::Change;
+
+use crate::{
+    State, Summary,
+    executions::Execution,
+    summary::{Action, Repair},
+    tasks,
+};
+
+/// The states that a run can be stuck in.
+const UNFINISHED: [RunState; 4] =
+    [RunState::Queued, RunState::Initializing, RunState::Running, RunState::Canceling];
+
+/// How many unfinished runs of a state are listed in a pass.
+const LISTED: u32 = 5000;
+
+/// How many of them are looked at: `DescribeExecution` is good for 15 a second
+/// (<https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>).
+const LOOKED_AT: usize = 200;
+
+/// How many are looked at at once.
+const AT_ONCE: usize = 8;
+
+type Done = Result<Vec<Repair>, StepFailure>;
+
+/// Looks at the run whose execution is said to have ended badly, however fresh the run is.
+pub(crate) async fn told(state: &State, run_id: RunId) -> Result<Summary, StepFailure> {
+    let mut summary = Summary { checked: 1, ..Summary::default() };
+    for repair in look(state, run_id).await? {
+        summary.repaired(repair);
+    }
+    Ok(summary)
+}
+
+/// Looks at the runs that have stood still for longer than the grace.
+pub(crate) async fn stalled(state: &State) -> Result<Summary, StepFailure> {
+    let now = state.clock.now();
+    let mut summary = Summary::default();
+    for stuck in UNFINISHED {
+        let listed = state.store.unfinished(stuck, now - state.grace, LISTED).await?;
+        let turn = turn_of(listed, now.timestamp() / 60);
+        let mut looks = stream::iter(turn)
+            .map(|run_id| async move { (run_id, look(state, run_id).await) })
+            .buffer_unordered(AT_ONCE);
+        while let Some((run_id, done)) = looks.next().await {
+            summary.checked += 1;
+            match done {
+                Ok(repairs) => repairs.into_iter().for_each(|repair| summary.repaired(repair)),
+                Err(failure) => summary.failed(Some(run_id), &failure),
+            }
+        }
+    }
+    Ok(summary)
+}
+
+/// As many of the runs as a pass looks at. Long runs stand still for days in good health: were it
+/// always the oldest, a stuck one behind them would never have its turn. So the passes go round.
+fn turn_of(mut listed: Vec<RunId>, pass: i64) -> Vec<RunId> {
+    if listed.len() > LOOKED_AT {
+        let turns = listed.len().div_ceil(LOOKED_AT);
+        let turn = usize::try_from(pass).unwrap_or_default() % turns;
+        listed.rotate_left(turn * LOOKED_AT);
+        listed.truncate(LOOKED_AT);
+    }
+    listed
+}
+
+/// Looks at one run, as it is now, and repairs it when its execution is gone.
+async fn look(state: &State, run_id: RunId) -> Done {
+    let Some(run) = state.store.get(run_id).await? else { return Ok(Vec::new()) };
+    if run.state.is_terminal() {
+        return Ok(Vec::new());
+    }
+    match (state.executions.of(run_id).await?, run.state) {
+        (Execution::Missing, RunState::Queued) => {
+            state.executions.start(run_id).await?;
+            let reason = "the run had no execution".to_owned();
+            Ok(vec![Repair { run_id, action: Action::Start, reason }])
+        }
+        (Execution::Alive, RunState::Canceling) => {
+            tasks::stop_claimed(state, &run, "the run is being cancelled").await
+        }
+        (Execution::Alive, _) => Ok(Vec::new()),
+        (Execution::Missing, _) => settle(state, &run, "the run's execution does not exist").await,
+        (Execution::Ended(how), _) => settle(state, &run, &how).await,
+    }
+}
+
+/// Ends a run whose execution is gone, once no task of it is alive.
+async fn settle(state: &State, run: &Run, how: &str) -> Done {
+    let attempt = run.attempt;
+    let canceling = run.state == RunState::Canceling;
+    let found =
+        if attempt == 0 { Found::Missing } else { state.finisher.find(run.run_id, attempt).await? };
+    // A result is the last thing that a task writes: with one, a run that is not being cancelled
+    // has ended, whether the task is quite gone or not.
+    if !canceling
+        && let Found::Result(result) = &found
+        && result.outcome != TaskOutcome::Stopped
+    {
+        let settled = state.finisher.finish(run, result).await?;
+        return Ok(ended(settled, &format!("{how}, but its work was finished")));
+    }
+
+    let mut stopped = tasks::stop_claimed(state, run, how).await?;
+    stopped.extend(tasks::stop_unclaimed(state, run, how).await?);
+    if !stopped.is_empty() {
+        return Ok(stopped);
+    }
+    let settled = if canceling {
+        let change = match &found {
+            Found::Result(result) => of_engine(result),
+            Found::Missing | Found::Unreadable(_) => Change::default(),
+        };
+        let change = Change { cause: format!("no task is alive, and {how}"), ..change };
+        state.finisher.settle(run, RunEvent::Canceled { attempt }, change).await?
+    } else {
+        let reason = match &found {
+            Found::Unreadable(why) => {
+                format!("{how}, and the result of attempt {attempt} cannot be used: {why}")
+            }
+            Found::Missing | Found::Result(_) => {
+                format!("{how} before the run did; submit the run again")
+            }
+        };
+        state.finisher.system_error(run, reason).await?
+    };
+    Ok(ended(settled, how))
+}
+
+/// The repair that ended a run; none when somebody else moved it meanwhile.
+fn ended(settled: Settled, why: &str) -> Vec<Repair> {
+    match settled {
+        Settled::Ended(run) => vec![Repair {
+            run_id: run.run_id,
+            action: Action::End { state: run.state },
+            reason: why.to_owned(),
+        }],
+        Settled::Changed(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stepwes_core::{Clock as _, IdGenerator as _, RandomIds, SystemClock};
+
+    #[test]
+    fn every_listed_run_has_its_turn_and_no_pass_looks_at_more_than_it_can() {
+        let listed: Vec<_> =
+            (0..LOOKED_AT * 2 + 7).map(|_| RandomIds.run_id(SystemClock.now())).collect();
+        let passes: Vec<_> = (100..103).map(|pass| turn_of(listed.clone(), pass)).collect();
+        assert!(passes.iter().all(|pass| pass.len() == LOOKED_AT));
+        let seen: std::collections::BTreeSet<_> = passes.into_iter().flatten().collect();
+        assert_eq!(seen.len(), listed.len());
+        assert_eq!(turn_of(listed[..3].to_vec(), 99), listed[..3]);
+    }
+}

@@ -1,0 +1,138 @@
+//! The session policy: what one attempt of one run may do in S3.
+
+use serde_json::json;
+use stepwes_core::{RunId, keys};
+use thiserror::Error;
+
+/// The longest session policy that STS takes, in characters
+/// (<https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>, `Policy`).
+pub const MAX_POLICY: usize = 2048;
+
+/// The buckets cannot be written into a session policy, or must not be.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PolicyError {
+    /// A name that no bucket can have: it would widen the policy, or break it.
+    #[error(
+        "{0:?} is no bucket's name; STEPWES_BUCKET and STEPWES_INPUT_BUCKETS take plain names \
+         (3 to 63 of a-z, 0-9, '-' and '.'), without s3://, paths or wildcards"
+    )]
+    Name(String),
+    /// The runs bucket among the input buckets: every run could read every other's files.
+    #[error("take the runs bucket {0:?} out of STEPWES_INPUT_BUCKETS: it would open every run's files to every other run")]
+    RunsBucket(String),
+    /// More buckets than a session policy has room for.
+    #[error(
+        "STEPWES_INPUT_BUCKETS names {count} buckets, which makes a session policy of {length} \
+         characters; STS takes {MAX_POLICY}: name fewer"
+    )]
+    TooLong {
+        /// How many buckets are named.
+        count: usize,
+        /// How long the policy would be.
+        length: usize,
+    },
+    /// The role's ARN is no ARN.
+    #[error("STEPWES_DATA_ROLE_ARN {0:?} is no ARN of a role (arn:aws:iam::123456789012:role/name)")]
+    Role(String),
+}
+
+/// What session policies are made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    runs: String,
+    inputs: Vec<String>,
+}
+
+impl Policy {
+    /// Checks the names, and that a policy of any run and attempt fits. The partition (`aws`,
+    /// `aws-cn`, …) is the role's.
+    ///
+    /// # Errors
+    /// [`PolicyError`].
+    pub fn new(role_arn: &str, bucket: &str, inputs: &[String]) -> Result<Self, PolicyError> {
+        let partition = match role_arn.split(':').collect::<Vec<_>>().as_slice() {
+            ["arn", partition, "iam", _, _, role]
+                if !partition.is_empty() && role.starts_with("role/") =>
+            {
+                *partition
+            }
+            _ => return Err(PolicyError::Role(role_arn.to_owned())),
+        };
+        for name in inputs.iter().map(String::as_str).chain([bucket]) {
+            if !is_bucket_name(name) {
+                return Err(PolicyError::Name(name.to_owned()));
+            }
+        }
+        if inputs.iter().any(|name| name == bucket) {
+            return Err(PolicyError::RunsBucket(bucket.to_owned()));
+        }
+        let arn = |name: &str| format!("arn:{partition}:s3:::{name}");
+        let policy = Self {
+            runs: arn(bucket),
+            inputs: inputs.iter().map(|name| arn(name)).collect(),
+        };
+        let length = policy.of_attempt(RunId::from_uuid(uuid::Uuid::max()), u32::MAX).len();
+        if length > MAX_POLICY {
+            return Err(PolicyError::TooLong { count: inputs.len(), length });
+        }
+        Ok(policy)
+    }
+
+    /// The policy of one attempt: the request and every attempt's work can be read (an engine that
+    /// resumes reads what the lost attempt left), its own work and outputs be written, its own
+    /// outputs be read again, the inputs be read. Nothing can be deleted.
+    #[must_use]
+    pub fn of_attempt(&self, run_id: RunId, attempt: u32) -> String {
+        let runs = &self.runs;
+        let request = keys::request_prefix(run_id);
+        let work = keys::work_prefix(run_id, attempt);
+        let all_work = work.strip_suffix(&format!("{attempt}/")).unwrap_or(&work);
+        let outputs = keys::outputs_prefix(run_id, attempt);
+        let mut statements = vec![
+            json!({
+                "Effect": "Allow",
+                "Action": "s3:GetObject",
+                "Resource": [
+                    format!("{runs}/{request}*"),
+                    format!("{runs}/{all_work}*"),
+                    format!("{runs}/{outputs}*"),
+                ],
+            }),
+            json!({
+                "Effect": "Allow",
+                "Action": ["s3:PutObject", "s3:AbortMultipartUpload"],
+                "Resource": [format!("{runs}/{work}*"), format!("{runs}/{outputs}*")],
+            }),
+            json!({
+                "Effect": "Allow",
+                "Action": "s3:ListBucket",
+                "Resource": runs,
+                "Condition": {"StringLike": {"s3:prefix": [
+                    format!("{request}*"),
+                    format!("{all_work}*"),
+                    format!("{outputs}*"),
+                ]}},
+            }),
+        ];
+        if !self.inputs.is_empty() {
+            let objects = self.inputs.iter().map(|arn| format!("{arn}/*"));
+            let resources: Vec<_> = objects.chain(self.inputs.iter().cloned()).collect();
+            statements.push(json!({
+                "Effect": "Allow",
+                "Action": ["s3:GetObject", "s3:ListBucket"],
+                "Resource": resources,
+            }));
+        }
+        json!({"Version": "2012-10-17", "Statement": statements}).to_string()
+    }
+}
+
+/// S3's rule for general purpose buckets
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>).
+fn is_bucket_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    (3..=63).contains(&name.len())
+        && name.starts_with(plain)
+        && name.ends_with(plain)
+        && name.chars().all(|c| plain(c) || c == '-' || c == '.')
+}
