@@ -1,0 +1,86 @@
+# How stepwes is built, tried, checked and packaged. `make` alone lists the targets.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CARGO ?= cargo
+PYTHON ?= python3
+export PYTHON
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+
+##@ Try it
+.PHONY: help demo
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: .venv build ## Run a real CWL workflow through the whole service on this machine
+	@echo "==> stepwes run examples/gene-report/workflow.cwl examples/gene-report/inputs.json"
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" "$(TARGET)/debug/stepwes" run --outdir "$(TARGET)/demo" \
+	  examples/gene-report/workflow.cwl examples/gene-report/inputs.json
+	@echo "==> $(TARGET)/demo/report/report.md"
+	@cat "$(TARGET)/demo/report/report.md"
+
+##@ Build
+.PHONY: build package
+build: ## Compile the commands stepwes and stepwes-engine
+	@echo "==> cargo build"
+	@$(CARGO) build --locked --package stepwes --package stepwes-engine
+
+# sam build compiles every function through cargo-lambda, in the one target folder.
+package: export SAM_CLI_TELEMETRY := 0
+package: .venv-package ## Check template.yaml and build the functions as AWS gets them
+	@echo "==> sam validate --lint"
+	@PATH="$(CURDIR)/.venv-package/bin:$$PATH" sam validate --lint
+	@echo "==> sam build"
+	@PATH="$(CURDIR)/.venv-package/bin:$$PATH" sam build
+	@.venv-package/bin/python scripts/package-sizes
+
+##@ Check
+.PHONY: test lint bench
+test: .venv-test .venv-toil ## Run all tests, those with real engines and clients included
+	@scripts/test
+
+lint: .venv-lint node_modules ## Check formatting, lints, docs, licences and the state machine
+	@echo "==> cargo fmt --check"
+	@$(CARGO) fmt --all --check
+	@echo "==> cargo clippy"
+	@$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
+	@echo "==> cargo doc"
+	@RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	@scripts/deny
+	@echo "==> infra/run.asl.json: asl-validator, statelint"
+	@mkdir -p "$(TARGET)/lint"
+	@$(PYTHON) scripts/fill-asl infra/run.asl.json > "$(TARGET)/lint/run.asl.json"
+	@node_modules/.bin/asl-validator --json-path "$(TARGET)/lint/run.asl.json"
+	@$(PYTHON) scripts/fill-asl --numbers infra/run.asl.json > "$(TARGET)/lint/run.asl.json"
+	@.venv-lint/bin/statelint --ignore FLOAT "$(TARGET)/lint/run.asl.json"
+
+##@ Upkeep
+.PHONY: lock clean-tools
+lock: .venv-lock ## Pin requirements/*.in anew, with hashes, for Python 3.11 and later
+	@cd requirements && for name in lock lint demo test toil package; do \
+	  echo "==> requirements/$$name.txt"; \
+	  constraint=(); if [ "$$name" = test ]; then constraint=(--constraint demo.txt); fi; \
+	  ../.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --custom-compile-command "make lock" "$${constraint[@]}" \
+	    "$$name.in" --output-file "$$name.txt"; \
+	done
+
+clean-tools: ## Remove the Python environments and node_modules
+	rm -rf .venv .venv-* node_modules
+
+# Environments. Each is made from one lock file, and made anew only when that file has changed.
+.PHONY: .venv .venv-test .venv-toil .venv-lint .venv-package .venv-lock node_modules
+.venv:
+	@scripts/venv demo .venv
+.venv-test .venv-toil .venv-lint .venv-package .venv-lock: .venv-%:
+	@scripts/venv $* $@
+node_modules:
+	@if ! cmp -s package-lock.json node_modules/.locked; then \
+	  echo "==> node_modules: npm ci"; \
+	  npm ci --ignore-scripts --no-audit --no-fund --loglevel=error; \
+	  cp package-lock.json node_modules/.locked; \
+	fi
