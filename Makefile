@@ -14,7 +14,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: .venv build ## Run a real CWL workflow through the whole service on this machine
 	@echo "==> stepwes run examples/gene-report/workflow.cwl examples/gene-report/inputs.json"
@@ -49,7 +49,7 @@ lint: .venv-lint node_modules ## Check formatting, lints, docs, licences and the
 	@echo "==> cargo clippy"
 	@$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 	@echo "==> cargo doc"
-	@RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	@RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --workspace --no-deps
 	@scripts/deny
 	@echo "==> infra/run.asl.json: asl-validator, statelint"
 	@mkdir -p "$(TARGET)/lint"
@@ -57,6 +57,14 @@ lint: .venv-lint node_modules ## Check formatting, lints, docs, licences and the
 	@node_modules/.bin/asl-validator --json-path "$(TARGET)/lint/run.asl.json"
 	@$(PYTHON) scripts/fill-asl --numbers infra/run.asl.json > "$(TARGET)/lint/run.asl.json"
 	@.venv-lint/bin/statelint --ignore FLOAT "$(TARGET)/lint/run.asl.json"
+
+bench: .venv-test .venv-toil ## Measure: cold starts, and what else is in tests/bench
+	@$(CARGO) build --locked --release --bins
+	@$(CARGO) build --locked --release --package stepwes-cloud --example hello
+	@for script in tests/bench/*.py; do \
+	  echo "==> $$script"; \
+	  PATH="$(CURDIR)/.venv-test/bin:$$PATH" STEPWES_TOIL="$(CURDIR)/.venv-toil" python "$$script"; \
+	done
 
 ##@ Upkeep
 .PHONY: lock clean-tools
