@@ -59,8 +59,7 @@ lint: .venv-lint node_modules ## Check formatting, lints, docs, licences and the
 	@.venv-lint/bin/statelint --ignore FLOAT "$(TARGET)/lint/run.asl.json"
 
 bench: .venv-test .venv-toil ## Measure: cold starts, and what else is in tests/bench
-	@$(CARGO) build --locked --release --bins
-	@$(CARGO) build --locked --release --package stepwes-cloud --example hello
+	@$(CARGO) build --locked --release --bins --example hello
 	@for script in tests/bench/*.py; do \
 	  echo "==> $$script"; \
 	  PATH="$(CURDIR)/.venv-test/bin:$$PATH" STEPWES_TOIL="$(CURDIR)/.venv-toil" python "$$script"; \
