@@ -1,1 +1,45 @@
-fn main() {}
+//! The `stepwes` command: serve WES on this machine, and talk to any WES.
+
+mod args;
+mod attach;
+mod client;
+mod commands;
+mod download;
+mod follow;
+mod progress;
+mod ui;
+mod wait;
+mod workflow;
+
+use std::process::ExitCode;
+
+use args::{Cli, Command};
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        // Only a second call can fail, and then a provider is there.
+        tracing::debug!("a TLS provider had been installed before");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return ui::fail(&anyhow::Error::new(error).context("the asynchronous runtime cannot start")),
+    };
+    let result = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(args) => commands::serve::serve(args).await,
+            Command::Run(args) => commands::run::run(args).await,
+            Command::Submit(args) => commands::submit::submit(args).await,
+            Command::List(args) => commands::list::list(args).await,
+            Command::Status(args) => commands::status::status(args).await,
+            Command::Logs(args) => commands::logs::logs(args).await,
+            Command::Cancel(args) => commands::cancel::cancel(args).await,
+            Command::Outputs(args) => commands::outputs::outputs(args).await,
+            Command::Info(args) => commands::info::info(args).await,
+        }
+    });
+    runtime.shutdown_background();
+    result.unwrap_or_else(|error| ui::fail(&error))
+}

@@ -1,0 +1,261 @@
+//! The command line: every argument of every command.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Run workflows through the GA4GH Workflow Execution Service API.
+#[derive(Debug, Parser)]
+#[command(name = "stepwes", version, max_term_width = 100, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve WES on this machine
+    Serve(ServeArgs),
+    /// Run a workflow and wait for its outputs
+    Run(RunArgs),
+    /// Submit a workflow and print the run's id
+    Submit(SubmitArgs),
+    /// List runs, newest first
+    List(ListArgs),
+    /// Show a run
+    Status(StatusArgs),
+    /// Print a run's log
+    Logs(LogsArgs),
+    /// Cancel a run
+    Cancel(CancelArgs),
+    /// List or download a run's output files
+    Outputs(OutputsArgs),
+    /// Show what a service is and what it runs
+    Info(InfoArgs),
+}
+
+/// Which WES server, and as whom.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServerArgs {
+    /// The server, with or without /ga4gh/wes/v1
+    #[arg(long, env = "STEPWES_URL", value_name = "URL", help_heading = "Server")]
+    pub(crate) url: Option<String>,
+    /// Send this bearer token
+    #[arg(long, env = "STEPWES_TOKEN", hide_env_values = true, value_name = "TOKEN", help_heading = "Server", conflicts_with = "user")]
+    pub(crate) token: Option<String>,
+    /// Send this name and password (basic authentication)
+    #[arg(long, env = "STEPWES_USER", hide_env_values = true, value_name = "NAME:PASSWORD", help_heading = "Server")]
+    pub(crate) user: Option<String>,
+    /// Print JSON instead of text
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+}
+
+/// The embedded server.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct EmbeddedArgs {
+    /// Where the embedded server keeps its runs and files
+    #[arg(long, value_name = "DIR", default_value = ".stepwes", help_heading = "Embedded server")]
+    pub(crate) dir: PathBuf,
+    /// How steps get containers
+    #[arg(long, value_enum, default_value_t = Container::Auto, help_heading = "Embedded server")]
+    pub(crate) container: Container,
+    /// How many engines may work at once [default: the number of processors]
+    #[arg(long, value_name = "N", help_heading = "Embedded server")]
+    pub(crate) max_engines: Option<usize>,
+}
+
+/// How the steps of a workflow get containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Container {
+    /// The first runtime that works; none when there is none
+    Auto,
+    /// Docker
+    Docker,
+    /// Podman
+    Podman,
+    /// Singularity or Apptainer
+    Singularity,
+    /// No containers: steps run on this machine
+    None,
+}
+
+impl Container {
+    /// The name that the engine task reads.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Singularity => "singularity",
+            Self::None => "none",
+        }
+    }
+}
+
+/// `stepwes serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// The port to listen on
+    #[arg(long, default_value_t = 8080)]
+    pub(crate) port: u16,
+    /// The address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(crate) host: IpAddr,
+    /// The URL under which callers reach this server, when it is not http://HOST:PORT
+    #[arg(long, value_name = "URL")]
+    pub(crate) public_url: Option<String>,
+    /// Let everybody who reaches the address run programs on this machine
+    #[arg(long)]
+    pub(crate) no_auth: bool,
+    /// Cancel every run that is still going on, wait until it is gone, and end
+    #[arg(long)]
+    pub(crate) stop_runs: bool,
+    /// The embedded server's settings.
+    #[command(flatten)]
+    pub(crate) embedded: EmbeddedArgs,
+    /// Print JSON instead of text
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+}
+
+/// What to run.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WorkflowArgs {
+    /// The workflow: a file, or an http(s):// or s3:// URL
+    pub(crate) workflow: String,
+    /// The workflow's inputs: a JSON or YAML file
+    pub(crate) inputs: Option<PathBuf>,
+    /// Attach a file or folder that the workflow needs; what the workflow and its inputs name is attached by itself
+    #[arg(long, value_name = "PATH")]
+    pub(crate) attach: Vec<PathBuf>,
+    /// The workflow's type [default: by the file's name]
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) workflow_type: Option<String>,
+    /// The version of its type [default: what the workflow says]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) type_version: Option<String>,
+    /// The engine [default: the server's]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) engine: Option<String>,
+    /// The engine's version
+    #[arg(long, value_name = "VERSION", requires = "engine")]
+    pub(crate) engine_version: Option<String>,
+    /// An option for the engine, such as --debug or --parallel=true; may be given again
+    #[arg(long = "engine-option", value_name = "OPTION[=VALUE]", allow_hyphen_values = true)]
+    pub(crate) engine_options: Vec<String>,
+    /// A tag for the run; may be given again
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) tag: Vec<String>,
+    /// Submitting again with the same key gives the same run
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+}
+
+/// `stepwes run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// What to run.
+    #[command(flatten)]
+    pub(crate) workflow: WorkflowArgs,
+    /// Where to put the output files
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) outdir: PathBuf,
+    /// Leave the output files on the server
+    #[arg(long, conflicts_with = "outdir")]
+    pub(crate) no_download: bool,
+    /// Print the engine's log while it is written
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// The embedded server, used when no --url is given.
+    #[command(flatten)]
+    pub(crate) embedded: EmbeddedArgs,
+    /// The server.
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// `stepwes submit`.
+#[derive(Debug, Args)]
+pub(crate) struct SubmitArgs {
+    /// What to run.
+    #[command(flatten)]
+    pub(crate) workflow: WorkflowArgs,
+    /// The server.
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// `stepwes list`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// How many runs to show at most
+    #[arg(short = 'n', long, default_value_t = 20)]
+    pub(crate) limit: usize,
+    /// The server.
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// `stepwes status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// The run
+    pub(crate) run_id: String,
+    /// The server.
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// `stepwes logs`.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// The run
+    pub(crate) run_id: String,
+    /// Go on until the run has ended
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// The engine's standard output instead of its standard error
+    #[arg(long)]
+    pub(crate) stdout: bool,
+    /// The server.
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// `stepwes cancel`.
+#[derive(Debug, Args)]
+pub(crate) struct CancelArgs {
+    /// The runs
+    #[arg(required = true)]
+    pub(crate) run_ids: Vec<String>,
+    /// Wait until they have ended
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// The server.
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// `stepwes outputs`.
+#[derive(Debug, Args)]
+pub(crate) struct OutputsArgs {
+    /// The run
+    pub(crate) run_id: String,
+    /// Download the files into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) outdir: Option<PathBuf>,
+    /// The server.
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// `stepwes info`.
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    /// The server.
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}

@@ -1,0 +1,11 @@
+//! One file a command.
+
+pub(crate) mod cancel;
+pub(crate) mod info;
+pub(crate) mod list;
+pub(crate) mod logs;
+pub(crate) mod outputs;
+pub(crate) mod run;
+pub(crate) mod serve;
+pub(crate) mod status;
+pub(crate) mod submit;

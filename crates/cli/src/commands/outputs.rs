@@ -1,0 +1,29 @@
+//! `stepwes outputs`: list or download output files.
+
+use std::process::ExitCode;
+
+use crate::{
+    args::OutputsArgs,
+    client::Client,
+    download,
+    ui::{bytes, print, print_json, table},
+};
+
+/// Lists a run's output files, or downloads them with `--outdir`.
+pub(crate) async fn outputs(args: OutputsArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::new(&args.server, None)?;
+    let files = client.outputs(&args.run_id).await?;
+    if let Some(outdir) = &args.outdir {
+        download::download(&client, &files, outdir, |_| ()).await?;
+        let total: u64 = files.iter().map(|file| file.size).sum();
+        eprintln!("{} files, {}, in {}", files.len(), bytes(total), outdir.display());
+    }
+    if args.server.json {
+        print_json(&files)?;
+    } else if args.outdir.is_none() {
+        let rows: Vec<_> =
+            files.iter().map(|file| vec![file.path.clone(), bytes(file.size), file.location.clone()]).collect();
+        print(&table(&["PATH", "SIZE", "LOCATION"], &rows))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

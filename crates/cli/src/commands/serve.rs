@@ -1,0 +1,130 @@
+//! `stepwes serve`: WES on this machine, over the embedded AWS.
+
+use std::{io::IsTerminal as _, num::NonZeroUsize, path::Path, process::ExitCode};
+
+use anyhow::Context as _;
+use serde_json::json;
+use stepwes_local::{LeftRunning, ServeError, ServeOptions, Server};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use crate::{
+    args::{EmbeddedArgs, ServeArgs},
+    ui::{Colour, Style, hint, print, print_json},
+};
+
+/// Serves until it is told to stop; with `--stop-runs`, ends what an earlier server left running.
+pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    log_to_stderr();
+    let options = ServeOptions {
+        host: args.host.to_string(),
+        port: args.port,
+        public_url: args.public_url.clone(),
+        allow_anonymous: args.no_auth,
+        ..options(&args.embedded)?
+    };
+    if args.stop_runs {
+        let options = ServeOptions { port: 0, ..options };
+        let stopped = stepwes_local::stop_runs(options, |left| eprintln!("{left} runs are still going on"))
+            .await
+            .map_err(|error| explain(&error))?;
+        if args.json {
+            print_json(&json!({"stopped": stopped}))?;
+        } else {
+            print(&format!("{stopped} runs were going on; none is now\n"))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut interrupt = signal(SignalKind::interrupt()).context("interrupts cannot be listened for")?;
+    let mut terminate = signal(SignalKind::terminate()).context("signals cannot be listened for")?;
+    let server = stepwes_local::start(options).await.map_err(|error| explain(&error))?;
+    let dir = server.dir().to_owned();
+    if args.json {
+        print_json(&json!({"url": server.url(), "dir": dir}))?;
+    } else {
+        let style = Style::of_stdout();
+        print(&format!(
+            "{} at {}/ga4gh/wes/v1\n  files   {}\n  try     stepwes run WORKFLOW.cwl INPUTS.json --url {}\n  end     Ctrl-C; runs go on without the server\n",
+            style.paint(Colour::Bold, "stepwes serves WES 1.1"),
+            server.url(),
+            dir.display(),
+            server.url(),
+        ))?;
+    }
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    let left = server.shutdown().await;
+    say_left(&left, &dir);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what goes on without the server, and how to go on or end it.
+pub(crate) fn say_left(left: &LeftRunning, dir: &Path) {
+    if left.tasks.is_empty() && left.waiting == 0 {
+        return;
+    }
+    for task in &left.tasks {
+        eprintln!("still running: run {} (pid {})", task.run_id.as_deref().unwrap_or("unknown"), task.pid);
+    }
+    if left.waiting > 0 {
+        eprintln!("still waiting to start: {}", left.waiting);
+    }
+    eprintln!(
+        "`stepwes serve --dir {dir}` takes them to their end, `stepwes serve --stop-runs --dir {dir}` cancels them",
+        dir = dir.display()
+    );
+}
+
+/// An embedded server for one command, on any free port.
+pub(crate) async fn embedded(args: &EmbeddedArgs) -> anyhow::Result<Server> {
+    let options = ServeOptions { port: 0, ..options(args)? };
+    stepwes_local::start(options).await.map_err(|error| match error {
+        ServeError::InUse { .. } => {
+            hint(first_line(&error), "send the run to that server with --url, or give this one a folder of its own with --dir")
+        }
+        error => explain(&error),
+    })
+}
+
+fn options(args: &EmbeddedArgs) -> anyhow::Result<ServeOptions> {
+    let max_engines = args
+        .max_engines
+        .map(|count| NonZeroUsize::new(count).ok_or_else(|| hint("--max-engines is 0, so no run would ever start", "give 1 or more")))
+        .transpose()?;
+    Ok(ServeOptions {
+        dir: args.dir.clone(),
+        container: args.container.as_str().to_owned(),
+        max_engines,
+        ..ServeOptions::default()
+    })
+}
+
+/// A server's error, whose lines after the first say what to do.
+fn explain(error: &ServeError) -> anyhow::Error {
+    let text = error.to_string();
+    match text.split_once('\n') {
+        Some((what, then)) => hint(what, then),
+        None => anyhow::anyhow!(text),
+    }
+}
+
+fn first_line(error: &ServeError) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+/// Logs to standard error: lines for a person on a terminal, JSON elsewhere. `STEPWES_LOG` says how
+/// much, such as `debug` or `stepwes_local=debug,warn`.
+fn log_to_stderr() {
+    let level = std::env::var("STEPWES_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let terminal = std::io::stderr().is_terminal();
+    let default = if terminal { "warn" } else { "info" };
+    let level = level.unwrap_or_else(|| default.parse().unwrap_or_default());
+    let registry = tracing_subscriber::registry().with(level);
+    if terminal {
+        registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false)).init();
+    } else {
+        registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).json()).init();
+    }
+}

@@ -1,1 +1,0 @@
-//! What the end-to-end suites share: a server under test and clients to it.

@@ -1,0 +1,55 @@
+"""Cancelling: CANCELED once the task is gone, and nothing else afterwards."""
+
+import requests
+from conftest import until, workflow
+
+GATE = [workflow("gate.cwl")]
+
+
+def start(service, gate):
+    run_id = service.run("gate.cwl", GATE, workflow_params=gate.params())
+    until(gate.processes, "the workflow's tool runs")
+    return run_id
+
+
+def test_a_running_workflow_is_stopped_with_all_its_processes(service, gate):
+    run_id = start(service, gate)
+    for _ in range(2):
+        answer = service.post(f"/runs/{run_id}/cancel")
+        assert answer.status_code == 200 and answer.json() == {"run_id": run_id}
+    assert service.state(run_id) in ("CANCELING", "CANCELED")
+    log = service.ended(run_id)
+    assert log["state"] == "CANCELED" and gate.processes() == []
+    assert gate.marker in service.requests_get(log["run_log"]["stderr"]).decode()
+    gate.open()
+    assert service.post(f"/runs/{run_id}/cancel").status_code == 200
+    assert service.state(run_id) == "CANCELED"
+
+
+def test_a_run_cancelled_right_away_never_starts(service, gate):
+    for _ in range(5):
+        run_id = service.run("gate.cwl", GATE, workflow_params=gate.params())
+        assert service.post(f"/runs/{run_id}/cancel").status_code == 200
+        assert service.ended(run_id)["state"] == "CANCELED"
+    assert gate.processes() == []
+
+
+def test_runs_that_ended_by_themselves_stay_as_they_are(service):
+    failed = service.run("fail.cwl", [workflow("fail.cwl")])
+    service.ended(failed)
+    assert service.post(f"/runs/{failed}/cancel").status_code == 403
+    assert service.state(failed) == "EXECUTOR_ERROR"
+
+
+def test_a_cancel_survives_the_death_of_the_server(own_server, gate):
+    from conftest import Wes
+
+    service = Wes(own_server.url)
+    run_id = start(service, gate)
+    try:
+        requests.post(f"{service.base}/runs/{run_id}/cancel", timeout=10)
+    finally:
+        own_server.kill()
+    own_server.start()
+    assert service.ended(run_id)["state"] == "CANCELED"
+    assert gate.processes() == []

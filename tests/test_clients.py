@@ -1,0 +1,101 @@
+"""Clients that people have, unchanged."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import urllib.parse
+
+import pytest
+from conftest import ROOT
+
+WORKFLOWS = ROOT / "tests/workflows"
+
+
+def tool(name):
+    """A program beside this Python, or on PATH."""
+    beside = pathlib.Path(sys.executable).parent / name
+    return str(beside) if beside.exists() else shutil.which(name)
+
+
+def test_wes_client_submits_and_waits(service, tmp_path):
+    client = tool("wes-client")
+    assert client, "wes-client is missing: `make test` installs it (PyPI wes-service)"
+    where = urllib.parse.urlsplit(service.base)
+    for name in ("count.cwl", "tools/upper.cwl", "tools/count.cwl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(WORKFLOWS / name, tmp_path / name)
+    (tmp_path / "text.txt").write_text("one\ntwo\n")
+    (tmp_path / "job.json").write_text('{"text": {"class": "File", "path": "text.txt"}}')
+    done = subprocess.run(
+        [client, f"--host={where.netloc}", f"--proto={where.scheme}",
+         "--attachments=tools/upper.cwl,tools/count.cwl,text.txt", "count.cwl", "job.json"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["upper"]["size"] == 8
+    assert "Final process status is success" in done.stderr
+    listed = subprocess.run(
+        [client, f"--host={where.netloc}", f"--proto={where.scheme}", "--list"],
+        capture_output=True, text=True, timeout=60, check=True,
+    )
+    assert json.loads(listed.stdout)["runs"][0]["state"] == "COMPLETE"
+
+
+def test_curl_as_in_toils_documentation(service, tmp_path):
+    """docs: "Submitting a Workflow" of Toil's WES server, the host aside."""
+    (tmp_path / "example.cwl").write_text(
+        "cwlVersion: v1.0\nclass: CommandLineTool\nbaseCommand: echo\nstdout: output.txt\n"
+        "inputs:\n  message:\n    type: string\n    inputBinding:\n      position: 1\noutputs:\n  output:\n    type: stdout\n"
+    )
+    posted = subprocess.run(
+        ["curl", "--silent", "--location", "--request", "POST", f"{service.base}/runs",
+         "--form", "workflow_url=example.cwl", "--form", 'workflow_type="cwl"',
+         "--form", 'workflow_type_version="v1.0"', "--form", 'workflow_params="{\\"message\\": \\"Hello world!\\"}"',
+         "--form", 'workflow_attachment=@"./example.cwl"'],
+        cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60,
+    )
+    run_id = json.loads(posted.stdout)["run_id"]
+    service.complete(run_id)
+    log = subprocess.run(
+        ["curl", "--silent", "--location", f"{service.base.removesuffix('/ga4gh/wes/v1')}/toil/wes/v1/logs/{run_id}/stdout"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )
+    assert json.loads(log.stdout)["output"]["basename"] == "output.txt"
+
+
+@pytest.mark.skipif(
+    not os.environ.get("STEPWES_TOIL"),
+    reason="STEPWES_TOIL does not name an environment with Toil's client: `make test-toil` installs one",
+)
+def test_toil_wes_cwl_runner_runs_a_workflow(service, tmp_path):
+    client = pathlib.Path(os.environ["STEPWES_TOIL"]) / "bin/toil-wes-cwl-runner"
+    for name in ("count.cwl", "tools/upper.cwl", "tools/count.cwl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(WORKFLOWS / name, tmp_path / name)
+    (tmp_path / "text.txt").write_text("one\ntwo\n")
+    (tmp_path / "job.json").write_text('{"text": {"class": "File", "path": "text.txt"}}')
+    done = subprocess.run(
+        [client, "--wes_endpoint", service.base.removesuffix("/ga4gh/wes/v1"), "count.cwl", "job.json"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=600,
+        env={**os.environ, "TOIL_WES_USER": "", "TOIL_WES_PASSWORD": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["upper"]["size"] == 8
+
+
+def test_every_answer_is_as_the_specification_says(service):
+    """Schemathesis with all its checks, over the official file where it is, else over our own."""
+    schemathesis = os.environ.get("STEPWES_SCHEMATHESIS") or tool("schemathesis")
+    assert schemathesis, "schemathesis is missing: `make test` installs it (PyPI schemathesis)"
+    official = ROOT.parent / "shared/spec/workflow_execution_service.openapi.yaml"
+    own = ROOT / "docs/openapi.yaml"
+    for spec in [official, own] if official.exists() else [own]:
+        done = subprocess.run(
+            [schemathesis, "run", str(spec), "--url", service.base, "--checks", "all", "--max-examples", "30",
+             "--seed", "20250101", "--no-color"],
+            capture_output=True, text=True, timeout=900, cwd=ROOT,
+        )
+        assert done.returncode == 0, f"{spec}\n{done.stdout[-8000:]}{done.stderr[-2000:]}"
