@@ -7,6 +7,7 @@ use std::rc::Rc;
 use chrono::{DateTime, Utc};
 use jsonata_core::ast::AstNode;
 use jsonata_core::evaluator::{Context, Evaluator, EvaluatorOptions};
+use jsonata_core::parser::{self, Lexer, Token};
 use jsonata_core::value::JValue;
 use serde_json::{Map, Value};
 
@@ -30,6 +31,17 @@ pub(crate) enum Available {
     Result,
     /// `errorOutput`: `Output` and `Assign` of a catcher.
     ErrorOutput,
+}
+
+impl Available {
+    fn has(self, part: &str) -> bool {
+        match part {
+            "input" | "context" => true,
+            "result" => self == Self::Result,
+            "errorOutput" => self == Self::ErrorOutput,
+            _ => false,
+        }
+    }
 }
 
 /// Why an expression gave no usable value.
@@ -65,10 +77,10 @@ impl Expression {
                 )));
             }
         };
-        let ast = jsonata_core::parser::parse(source).map_err(|error| {
+        let ast = parser::parse(source).map_err(|error| {
             place.refuse(format!("{source:?} is not valid JSONata: {}", error.display_message()))
         })?;
-        check(place, &ast, available)?;
+        check(place, source, available)?;
         Ok(Some(Self { source: source.to_owned(), location: place.path().to_owned(), ast }))
     }
 
@@ -84,47 +96,33 @@ impl Expression {
 }
 
 /// Refuses what parses but cannot work: `$eval`, and parts of `$states` that this field lacks.
-fn check(place: &Place, ast: &AstNode, available: Available) -> Result<(), LoadError> {
-    let tree = serde_json::to_value(ast)
-        .map_err(|error| place.refuse(format!("the expression cannot be examined: {error}")))?;
-    let mut pending = vec![&tree];
-    while let Some(node) = pending.pop() {
-        match node {
-            Value::Array(items) => pending.extend(items),
-            Value::Object(fields) => {
-                let function = fields.get("Function").and_then(|call| call.get("name"));
-                if [function, fields.get("Variable")].contains(&Some(&Value::from("eval"))) {
-                    return Err(place.refuse("$eval is not available; use $parse to read JSON"));
-                }
-                if let Some(part) = part_of_states(fields) {
-                    let known = match part {
-                        "input" | "context" => true,
-                        "result" => available == Available::Result,
-                        "errorOutput" => available == Available::ErrorOutput,
-                        _ => false,
-                    };
-                    if !known {
-                        return Err(place.refuse(format!(
-                            "$states.{part} is not available here; result is there in Output and \
-                             Assign of Task, Parallel and Map, errorOutput in those of a catcher"
-                        )));
-                    }
-                }
-                pending.extend(fields.values());
+///
+/// It looks at tokens, not at the tree, which may be nested deeper than the stack of its caller.
+fn check(place: &Place, source: &str, available: Available) -> Result<(), LoadError> {
+    let mut lexer = Lexer::new(source.to_owned());
+    let mut before = [Token::Eof, Token::Eof];
+    loop {
+        let token = lexer
+            .next_token()
+            .map_err(|error| place.refuse(format!("{source:?} is not valid JSONata: {error}")))?;
+        match (&before, &token) {
+            (_, Token::Eof) => return Ok(()),
+            (_, Token::Variable(name)) if name == "eval" => {
+                return Err(place.refuse("$eval is not available; use $parse to read JSON"));
+            }
+            ([Token::Variable(states), Token::Dot], Token::Identifier(part))
+                if states == STATES && !available.has(part) =>
+            {
+                return Err(place.refuse(format!(
+                    "$states.{part} is not available here; result is there in Output and Assign \
+                     of Task, Parallel and Map, errorOutput in those of a catcher"
+                )));
             }
             _ => {}
         }
+        let [_, last] = before;
+        before = [last, token];
     }
-    Ok(())
-}
-
-/// The `x` of a path that begins with `$states.x`.
-fn part_of_states(node: &Map<String, Value>) -> Option<&str> {
-    let steps = node.get("Path")?.get("steps")?.as_array()?;
-    let [first, second, ..] = steps.as_slice() else { return None };
-    (first.get("node")?.get("Variable")? == STATES)
-        .then(|| second.get("node")?.get("Name")?.as_str())
-        .flatten()
 }
 
 /// A JSON value whose strings may be expressions.

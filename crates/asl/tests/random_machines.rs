@@ -203,7 +203,7 @@ fn play(machine: &Machine, acts: &[Act], store: bool) -> Execution {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn random_machines_with_random_hosts_end_and_can_be_stored_at_every_step(
