@@ -30,6 +30,10 @@ pub mod env {
     /// How the engine gets containers: `auto`, `docker`, `singularity`, `podman` or `none` (task
     /// definition).
     pub const CONTAINER: &str = "STEPWES_CONTAINER";
+    /// How many seconds a stopped engine has to end by itself before it is killed (task
+    /// definition); 20 when it is not set. The upload of its logs may take as long again, and so
+    /// may the result's: the container's `stopTimeout` must be three times as long.
+    pub const STOP_GRACE: &str = "STEPWES_STOP_GRACE_SECONDS";
     /// Whether S3 is addressed by path: for endpoints that are not AWS's.
     pub const S3_PATH_STYLE: &str = "STEPWES_S3_PATH_STYLE";
 }

@@ -1,1 +1,57 @@
-//! The engine task: stages a run, executes its workflow engine, uploads logs and outputs.
+//! The engine task: claims one attempt of a run, stages it, executes its workflow engine, and
+//! uploads logs, outputs and, last of all, the result.
+
+mod attempt;
+mod body;
+mod bucket;
+mod config;
+mod container;
+mod cwl;
+mod engines;
+mod error;
+mod exit_file;
+mod fetch;
+mod http;
+mod logs;
+mod outputs;
+mod process;
+mod report;
+mod stage;
+mod stop;
+mod tree;
+mod workdir;
+
+use std::path::PathBuf;
+
+use stepwes_core::task;
+use tracing::error;
+
+pub use engines::installed;
+
+/// Executes the attempt that the environment names ([`stepwes_core::task::env`]) and gives the
+/// code to exit with ([`stepwes_core::task::exit`]). Whatever happens, the exit file, when one is
+/// asked for, is written last.
+pub async fn run() -> i32 {
+    let exit_file = std::env::var_os(task::env::EXIT_FILE).map(PathBuf::from);
+    let code = execute().await;
+    if let Some(path) = exit_file
+        && let Err(error) = exit_file::write(&path, code)
+    {
+        error!("the exit file {} could not be written: {error}", path.display());
+    }
+    code
+}
+
+async fn execute() -> i32 {
+    let prepared = process::harden()
+        .map_err(|error| format!("this process cannot be shielded from the engine: {error}"))
+        .and_then(|()| stop::Stop::install().map_err(|error| format!("no signals: {error}")))
+        .and_then(|stop| Ok((stop, config::Config::from_env()?)));
+    match prepared {
+        Ok((stop, config)) => attempt::run(&config, &stop).await,
+        Err(reason) => {
+            error!("{reason}");
+            task::exit::FAILED
+        }
+    }
+}

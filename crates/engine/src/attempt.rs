@@ -1,0 +1,434 @@
+//! One attempt from its claim to its result.
+
+use std::{
+    ffi::OsString,
+    io::SeekFrom,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use bytes::Bytes;
+use chrono::Utc;
+use stepwes_core::{
+    keys,
+    task::{EngineOutputs, TaskOutcome, TaskResult, exit},
+};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tracing::{error, info, warn};
+
+use crate::{
+    bucket::Bucket,
+    config::Config,
+    container::{Container, find_program},
+    engines::{self, Engine, Order},
+    error::Failure,
+    logs::Shipper,
+    outputs::{self, Outputs},
+    process::{self, Exit, Job},
+    report::{Reporter, ScopedCredentials, task_arn},
+    stage::{self, Staged},
+    stop::Stop,
+    tree,
+    workdir::WorkDir,
+};
+
+/// The largest output object that is read, in bytes.
+const MAX_OUTPUT_OBJECT: u64 = 16 * 1024 * 1024;
+
+/// How much of the end of standard error is searched for the reason of a failure, in bytes.
+const STDERR_TAIL: u64 = 64 * 1024;
+
+/// How long S3 or Lambda may take to accept a connection, and to answer. Of the latter, sending a
+/// part of a file is a part.
+const TIMEOUTS: (std::time::Duration, std::time::Duration) =
+    (std::time::Duration::from_secs(5), std::time::Duration::from_secs(300));
+
+/// The variables of ours that an engine gets, beside those that start with `LC_`.
+const PASSED_ON: [&str; 15] = [
+    "PATH",
+    "LANG",
+    "TZ",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "all_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "DOCKER_HOST",
+    "XDG_RUNTIME_DIR",
+];
+
+/// Executes the attempt and gives the code to exit with.
+pub(crate) async fn run(config: &Config, stop: &Stop) -> i32 {
+    info!("run {}, attempt {}", config.run_id, config.attempt);
+    let claimed = unless_stopped(stop, claim(config)).await;
+    let (bucket, reporter) = match claimed {
+        Ok(claimed) => claimed,
+        Err(failure) => return exit_code(&failure),
+    };
+    let mut result = TaskResult {
+        run_id: config.run_id,
+        attempt: config.attempt,
+        outcome: TaskOutcome::SystemError,
+        reason: None,
+        exit_code: None,
+        cmd: Vec::new(),
+        start_time: None,
+        end_time: None,
+        outputs: EngineOutputs::default(),
+        files: Vec::new(),
+    };
+    let work = WorkDir::create(&config.work_dir, config.run_id, config.attempt);
+    let ended = match &work {
+        Ok(work) => {
+            Attempt { config, bucket: &bucket, reporter: &reporter, stop, work }
+                .execute(&mut result)
+                .await
+        }
+        Err(error) => Err(Failure::local(
+            "making the work folder; STEPWES_WORK_DIR must name a folder that the task can write",
+            error,
+        )),
+    };
+    let code = conclude(config, &bucket, &reporter, result, ended).await;
+    if let Ok(work) = work {
+        work.remove().await;
+    }
+    code
+}
+
+/// Binds the attempt to this task.
+async fn claim(config: &Config) -> Result<(Bucket, Arc<Reporter>), Failure> {
+    let arn = task_arn(&config.metadata_uri, config.limits.patience).await?;
+    let aws = aws().await;
+    let reporter = Arc::new(Reporter::new(&aws, config, arn));
+    let credentials = reporter.claim().await?;
+    let scoped = ScopedCredentials::new(reporter.clone(), credentials);
+    Ok((Bucket::new(&aws, config, scoped), reporter))
+}
+
+async fn aws() -> SdkConfig {
+    let http = aws_smithy_http_client::Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build_https();
+    aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http)
+        .retry_config(RetryConfig::standard())
+        .timeout_config(
+            TimeoutConfig::builder().connect_timeout(TIMEOUTS.0).read_timeout(TIMEOUTS.1).build(),
+        )
+        .load()
+        .await
+}
+
+/// Waits for `work`, but not beyond a signal to stop.
+async fn unless_stopped<T>(
+    stop: &Stop,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        biased;
+        () = stop.requested() => Err(Failure::Stopped),
+        done = work => done,
+    }
+}
+
+/// The exit code of an attempt that ended without a result.
+fn exit_code(failure: &Failure) -> i32 {
+    match failure {
+        Failure::Refused(_) => {
+            info!("{failure}");
+            exit::REFUSED
+        }
+        Failure::Stopped => {
+            info!("{failure}");
+            exit::STOPPED
+        }
+        Failure::Request(_) | Failure::Service(_) | Failure::Passing(_) => {
+            error!("{failure}");
+            exit::FAILED
+        }
+    }
+}
+
+/// Writes the result where there is one, and gives the exit code.
+async fn conclude(
+    config: &Config,
+    bucket: &Bucket,
+    reporter: &Reporter,
+    mut result: TaskResult,
+    ended: Result<(), Failure>,
+) -> i32 {
+    let stopped = matches!(ended, Err(Failure::Stopped));
+    if let Err(failure) = ended {
+        result.outcome = match &failure {
+            Failure::Request(_) => TaskOutcome::ExecutorError,
+            Failure::Service(_) => TaskOutcome::SystemError,
+            Failure::Stopped => TaskOutcome::Stopped,
+            Failure::Passing(_) | Failure::Refused(_) => return exit_code(&failure),
+        };
+        result.reason = Some(failure.to_string());
+    }
+    info!(
+        "{:?}{}",
+        result.outcome,
+        result.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default()
+    );
+    let written = async {
+        tokio::select! {
+            written = write_result(config, bucket, &result) => written,
+            reason = reporter.refused() => Err(Failure::Refused(reason)),
+        }
+    };
+    let written = if stopped {
+        tokio::time::timeout(config.limits.stop_upload, written)
+            .await
+            .unwrap_or_else(|_| Err(Failure::Passing("no answer from S3".to_owned())))
+    } else {
+        // From here on a signal is late: the work is done, and so is its upload.
+        written.await
+    };
+    match written {
+        Ok(()) if stopped => exit::STOPPED,
+        Ok(()) => exit::DONE,
+        Err(failure) if stopped => {
+            error!("{failure}");
+            exit::STOPPED
+        }
+        Err(failure) => exit_code(&failure),
+    }
+}
+
+async fn write_result(
+    config: &Config,
+    bucket: &Bucket,
+    result: &TaskResult,
+) -> Result<(), Failure> {
+    let body = serde_json::to_vec(result)
+        .map_err(|error| Failure::Service(format!("the result cannot be written: {error}")))?;
+    let key = keys::result(config.run_id, config.attempt);
+    bucket
+        .put(&key, Bytes::from(body), "application/json")
+        .await
+        .map_err(|fault| fault.of_service("writing the result"))
+}
+
+/// What the steps of an attempt have in common.
+struct Attempt<'a> {
+    config: &'a Config,
+    bucket: &'a Bucket,
+    reporter: &'a Reporter,
+    stop: &'a Stop,
+    work: &'a WorkDir,
+}
+
+/// Standard output and error of the engine.
+struct Logs {
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Attempt<'_> {
+    /// Does everything but writing the result, which it fills.
+    async fn execute(&self, result: &mut TaskResult) -> Result<(), Failure> {
+        let staged = self
+            .unless_over(stage::stage(self.bucket, self.config, &self.work.execution()))
+            .await?;
+        let engine = engines::find(&staged.request.engine).ok_or_else(|| {
+            Failure::Service(format!(
+                "this task has no engine {:?}; it has: {}",
+                staged.request.engine,
+                engines::names()
+            ))
+        })?;
+        let logs = Logs {
+            stdout: self.work.logs().join("stdout"),
+            stderr: self.work.logs().join("stderr"),
+        };
+        let job = self.prepare(engine, &staged, &logs)?;
+        let start_time = Utc::now();
+        self.unless_over(self.reporter.run(job.argv.clone(), start_time)).await?;
+        result.cmd.clone_from(&job.argv);
+        result.start_time = Some(start_time);
+        let mut shipper = Shipper::new(
+            self.bucket.clone(),
+            self.config.run_id,
+            self.config.attempt,
+            (logs.stdout.clone(), logs.stderr.clone()),
+            engine.tasks(),
+        );
+        let exit = tokio::select! {
+            exit = self.run_engine(&job, engine) => exit?,
+            never = shipper.follow() => match never {},
+        };
+        result.end_time = Some(Utc::now());
+        result.exit_code = Some(exit.code);
+        info!("{} ended with {}", engine.name(), exit.code);
+        let ended = self
+            .unless_over(async {
+                shipper.finish().await?;
+                self.collect(engine, exit, &logs, result).await
+            })
+            .await;
+        if ended == Err(Failure::Stopped) {
+            self.last_words(&mut shipper).await;
+        }
+        ended
+    }
+
+    /// Waits for `work`, but not beyond a signal to stop or a refusal of the report function.
+    async fn unless_over<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            over = self.over() => Err(over),
+            done = work => done,
+        }
+    }
+
+    /// Returns when the attempt is to end.
+    async fn over(&self) -> Failure {
+        tokio::select! {
+            () = self.stop.requested() => Failure::Stopped,
+            reason = self.reporter.refused() => Failure::Refused(reason),
+        }
+    }
+
+    /// Makes the engine's command.
+    fn prepare(&self, engine: &dyn Engine, staged: &Staged, logs: &Logs) -> Result<Job, Failure> {
+        let container = Container::detect(&self.config.container).map_err(Failure::Service)?;
+        let (execution, outdir) = (self.work.execution(), self.work.outputs());
+        let argv = engine
+            .command(&Order {
+                parameters: &staged.request.request.workflow_engine_parameters,
+                workflow: &staged.workflow,
+                fragment: staged.fragment.as_deref(),
+                execution: &execution,
+                outdir: &outdir,
+                container,
+            })
+            .map_err(Failure::Request)?;
+        let program = find_program(engine.program()).ok_or_else(|| {
+            Failure::Service(format!(
+                "{} is not installed: {}",
+                engine.name(),
+                engine.installation()
+            ))
+        })?;
+        Ok(Job {
+            program,
+            argv,
+            environment: self.environment(container),
+            folder: execution,
+            stdout: logs.stdout.clone(),
+            stderr: logs.stderr.clone(),
+        })
+    }
+
+    /// What the engine and its tools see of our environment: no credentials, no token.
+    fn environment(&self, container: Container) -> Vec<(OsString, OsString)> {
+        let mut variables: Vec<_> = std::env::vars_os()
+            .filter(|(name, _)| {
+                name.to_str()
+                    .is_some_and(|name| PASSED_ON.contains(&name) || name.starts_with("LC_"))
+            })
+            .collect();
+        // A container runtime keeps its images and the registries' logins in the real one.
+        let home = match container {
+            Container::None => Some(self.work.home().into_os_string()),
+            _ => std::env::var_os("HOME"),
+        };
+        variables.extend(home.map(|home| ("HOME".into(), home)));
+        variables.push(("TMPDIR".into(), self.work.temporary().into_os_string()));
+        variables
+    }
+
+    async fn run_engine(&self, job: &Job, engine: &dyn Engine) -> Result<Exit, Failure> {
+        let stop = async { drop(self.over().await) };
+        process::run(job, stop, self.config.limits.stop_grace)
+            .await
+            .map_err(|error| Failure::local(&format!("starting {}", engine.name()), &error))
+    }
+
+    /// Uploads the logs of a stopped engine, for as long as there is time.
+    async fn last_words(&self, shipper: &mut Shipper) {
+        match tokio::time::timeout(self.config.limits.stop_upload, shipper.finish()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => warn!("{failure}"),
+            Err(_) => warn!("there was no time to upload all logs"),
+        }
+    }
+
+    /// Uploads the outputs of an engine that has ended by itself, and says what came out.
+    async fn collect(
+        &self,
+        engine: &dyn Engine,
+        exit: Exit,
+        logs: &Logs,
+        result: &mut TaskResult,
+    ) -> Result<(), Failure> {
+        let uploaded = self.upload_outputs().await;
+        if let Ok(uploaded) = &uploaded {
+            result.files = uploaded.list();
+        }
+        if !engine.succeeded(exit) {
+            // The engine's own reason comes before that of outputs which it left behind.
+            if let Err(failure @ (Failure::Passing(_) | Failure::Refused(_))) = uploaded {
+                return Err(failure);
+            }
+            let end = read_end(&logs.stderr, STDERR_TAIL).await.unwrap_or_default();
+            let mut reason = engine.failure(exit, &String::from_utf8_lossy(&end));
+            if disk_is_full(self.work.root()) {
+                reason.push_str(" (the task's disk is full)");
+            }
+            return Err(Failure::Request(reason));
+        }
+        let uploaded = uploaded?;
+        let size = tokio::fs::metadata(&logs.stdout).await.map_or(0, |data| data.len());
+        if size > MAX_OUTPUT_OBJECT {
+            return Err(Failure::Request(format!(
+                "{}'s output object is larger than {MAX_OUTPUT_OBJECT} bytes",
+                engine.name()
+            )));
+        }
+        let stdout = tokio::fs::read(&logs.stdout)
+            .await
+            .map_err(|error| Failure::local("reading the engine's output", &error))?;
+        result.outputs =
+            engine.outputs(&stdout, &self.work.outputs(), &uploaded).map_err(Failure::Request)?;
+        result.outcome = TaskOutcome::Complete;
+        Ok(())
+    }
+
+    async fn upload_outputs(&self) -> Result<Outputs, Failure> {
+        let (outdir, root) = (self.work.outputs(), self.work.root().to_owned());
+        let tree = tokio::task::spawn_blocking(move || tree::walk(&outdir, &root))
+            .await
+            .map_err(|error| Failure::Passing(format!("listing the outputs: {error}")))?
+            .map_err(Failure::Request)?;
+        outputs::upload(self.bucket, self.config.run_id, self.config.attempt, tree).await
+    }
+}
+
+/// The last `most` bytes of a file.
+async fn read_end(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
+    let mut file = tokio::fs::File::open(path).await?;
+    let length = file.metadata().await?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(most))).await?;
+    let mut end = Vec::new();
+    file.take(most).read_to_end(&mut end).await?;
+    Ok(end)
+}
+
+/// Whether there is no more room where `path` is.
+fn disk_is_full(path: &Path) -> bool {
+    nix::sys::statvfs::statvfs(path).is_ok_and(|disk| disk.blocks_available() == 0)
+}

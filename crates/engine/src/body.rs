@@ -1,0 +1,186 @@
+//! A part of a file as an HTTP body: read once, in small pieces, and hashed on its way out.
+
+use std::{
+    fs::File,
+    io::{self, Seek as _, SeekFrom},
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use bytes::Bytes;
+use futures::Stream as _;
+use http_body::{Body, Frame, SizeHint};
+use sha1::{Digest as _, Sha1};
+use tokio::io::{AsyncReadExt as _, Take};
+use tokio_util::io::ReaderStream;
+
+/// How much is read at once, in bytes: what an upload holds in memory.
+const PIECE: usize = 128 * 1024;
+
+/// What became of the reading of a part, whichever of the SDK's tries it was.
+#[derive(Clone, Default)]
+pub(crate) struct Outcome(Arc<Mutex<Option<Result<Sha1, io::Error>>>>);
+
+impl Outcome {
+    /// The hash after the part, or why the file could not be read; `None` when nobody read it to
+    /// its end.
+    pub(crate) fn take(&self) -> Option<Result<Sha1, io::Error>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn set(&self, result: Result<Sha1, io::Error>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+    }
+}
+
+/// A body of `length` bytes of the file at `path` from `offset` on. `before` is the hash of all
+/// that comes before; the hash after it is left in the outcome. Sent again, it is read again.
+pub(crate) fn part(path: PathBuf, offset: u64, length: u64, before: Sha1) -> (ByteStream, Outcome) {
+    let outcome = Outcome::default();
+    let shared = outcome.clone();
+    let body = SdkBody::retryable(move || {
+        SdkBody::from_body_1_x(PartBody {
+            source: Source::Closed { path: path.clone(), offset },
+            remaining: length,
+            hash: before.clone(),
+            outcome: shared.clone(),
+        })
+    });
+    (ByteStream::new(body), outcome)
+}
+
+enum Source {
+    /// Not yet read: the SDK makes more bodies than it sends.
+    Closed {
+        path: PathBuf,
+        offset: u64,
+    },
+    Open(ReaderStream<Take<tokio::fs::File>>),
+    Done,
+}
+
+struct PartBody {
+    source: Source,
+    remaining: u64,
+    hash: Sha1,
+    outcome: Outcome,
+}
+
+impl PartBody {
+    fn fail(&mut self, error: io::Error) -> io::Error {
+        let copy = io::Error::new(error.kind(), error.to_string());
+        self.outcome.set(Err(error));
+        self.source = Source::Done;
+        copy
+    }
+}
+
+impl Body for PartBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if self.remaining == 0 {
+            if !matches!(self.source, Source::Done) {
+                self.source = Source::Done;
+                self.outcome.set(Ok(self.hash.clone()));
+            }
+            return Poll::Ready(None);
+        }
+        if let Source::Closed { path, offset } = &self.source {
+            let opened = File::open(path).and_then(|mut file| {
+                file.seek(SeekFrom::Start(*offset))?;
+                Ok(file)
+            });
+            match opened {
+                Ok(file) => {
+                    let reader = tokio::fs::File::from_std(file).take(self.remaining);
+                    self.source = Source::Open(ReaderStream::with_capacity(reader, PIECE));
+                }
+                Err(error) => return Poll::Ready(Some(Err(self.fail(error)))),
+            }
+        }
+        let Source::Open(stream) = &mut self.source else { return Poll::Ready(None) };
+        match Pin::new(stream).poll_next(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Ok(piece))) => {
+                self.hash.update(&piece);
+                self.remaining = self.remaining.saturating_sub(piece.len() as u64);
+                if self.remaining == 0 {
+                    // A client that knows the length need not ask for the end.
+                    self.source = Source::Done;
+                    self.outcome.set(Ok(self.hash.clone()));
+                }
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(self.fail(error)))),
+            Poll::Ready(None) => Poll::Ready(Some(Err(self.fail(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the file became shorter while it was uploaded",
+            ))))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.remaining == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.remaining)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(content: &[u8]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), content).expect("written");
+        file
+    }
+
+    #[tokio::test]
+    async fn parts_are_hashed_one_after_the_other_as_one_file() {
+        let content: Vec<u8> = (0..300_000u32).map(|n| (n % 251) as u8).collect();
+        let file = file(&content);
+        let mut hash = Sha1::new();
+        let mut read = Vec::new();
+        for (offset, length) in [(0, 200_000), (200_000, 100_000)] {
+            let (body, outcome) = part(file.path().to_owned(), offset, length, hash);
+            read.extend(body.collect().await.expect("read").into_bytes());
+            hash = outcome.take().expect("read to the end").expect("no error");
+        }
+        assert_eq!(read, content);
+        assert_eq!(hash.finalize(), Sha1::digest(&content));
+    }
+
+    #[tokio::test]
+    async fn a_part_that_is_sent_again_is_hashed_anew() {
+        let file = file(b"hello");
+        let (body, outcome) = part(file.path().to_owned(), 0, 5, Sha1::new());
+        let body = body.into_inner();
+        for _ in 0..2 {
+            let again = ByteStream::new(body.try_clone().expect("can be sent again"));
+            again.collect().await.expect("read");
+        }
+        let hash = outcome.take().expect("read").expect("no error").finalize();
+        assert_eq!(hash, Sha1::digest(b"hello"));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_shrinks_or_is_gone_is_told_apart_from_the_network() {
+        let file = file(b"hello");
+        for (path, length) in [(file.path().to_owned(), 6), (file.path().join("gone"), 1)] {
+            let (body, outcome) = part(path, 0, length, Sha1::new());
+            assert!(body.collect().await.is_err());
+            assert!(matches!(outcome.take(), Some(Err(_))));
+        }
+    }
+}

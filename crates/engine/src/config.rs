@@ -1,0 +1,152 @@
+//! What the environment tells the task, and the limits that it keeps.
+
+use std::{path::PathBuf, time::Duration};
+
+use stepwes_core::{RunId, task::env, token::AttemptToken};
+
+/// The one attempt to execute and where its things are.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) run_id: RunId,
+    pub(crate) attempt: u32,
+    pub(crate) token: AttemptToken,
+    pub(crate) bucket: String,
+    pub(crate) report_function: String,
+    pub(crate) work_dir: PathBuf,
+    pub(crate) container: String,
+    pub(crate) s3_path_style: bool,
+    pub(crate) metadata_uri: String,
+    pub(crate) limits: Limits,
+}
+
+/// Times and sizes, with one default each.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// How long a stopped engine may take to end by itself.
+    pub(crate) stop_grace: Duration,
+    /// How long uploading the logs of a stopped engine may take: ECS kills the task soon after.
+    pub(crate) stop_upload: Duration,
+    /// For how long the report function, S3 and the metadata endpoint are tried: on one machine,
+    /// whoever serves them may be restarting.
+    pub(crate) patience: Duration,
+    /// How long a server of workflows may take to accept a connection.
+    pub(crate) fetch_connect: Duration,
+    /// How long a server of workflows may say nothing.
+    pub(crate) fetch_idle: Duration,
+    /// How often a workflow is asked for.
+    pub(crate) fetch_tries: u32,
+    /// The largest workflow, in bytes.
+    pub(crate) fetch_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            stop_grace: Duration::from_secs(20),
+            stop_upload: Duration::from_secs(20),
+            patience: Duration::from_secs(600),
+            fetch_connect: Duration::from_secs(10),
+            fetch_idle: Duration::from_secs(30),
+            fetch_tries: 3,
+            fetch_bytes: 1 << 30,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the process' environment.
+    ///
+    /// # Errors
+    /// A sentence naming the variable that is missing or wrong.
+    pub(crate) fn from_env() -> Result<Self, String> {
+        Self::from_variables(|name| std::env::var(name).ok())
+    }
+
+    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let optional = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let required = |name: &str| {
+            optional(name)
+                .ok_or_else(|| format!("{name} is not set: this program is started as an ECS task"))
+        };
+        let wrong = |name: &str, value: &str, what: &str| format!("{name}={value:?} is not {what}");
+        let run_id = required(env::RUN_ID)?;
+        let attempt = required(env::ATTEMPT)?;
+        let mut limits = Limits::default();
+        if let Some(seconds) = optional(env::STOP_GRACE) {
+            limits.stop_grace = seconds
+                .parse()
+                .map(Duration::from_secs)
+                .map_err(|_| wrong(env::STOP_GRACE, &seconds, "a number of seconds"))?;
+            limits.stop_upload = limits.stop_grace;
+        }
+        Ok(Self {
+            run_id: run_id.parse().map_err(|_| wrong(env::RUN_ID, &run_id, "a run id"))?,
+            attempt: attempt
+                .parse()
+                .map_err(|_| wrong(env::ATTEMPT, &attempt, "an attempt's number"))?,
+            token: AttemptToken::from_secret(required(env::TOKEN)?),
+            bucket: required(env::BUCKET)?,
+            report_function: required(env::REPORT_FUNCTION)?,
+            work_dir: optional(env::WORK_DIR).map_or_else(std::env::temp_dir, PathBuf::from),
+            container: optional(env::CONTAINER).unwrap_or_else(|| "auto".to_owned()),
+            s3_path_style: match optional(env::S3_PATH_STYLE).as_deref() {
+                None | Some("0" | "false") => false,
+                Some("1" | "true") => true,
+                Some(other) => return Err(wrong(env::S3_PATH_STYLE, other, "true or false")),
+            },
+            metadata_uri: required("ECS_CONTAINER_METADATA_URI_V4")?,
+            limits,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn variables() -> BTreeMap<&'static str, &'static str> {
+        BTreeMap::from([
+            (env::RUN_ID, "01890000-0000-7000-8000-000000000000"),
+            (env::ATTEMPT, "2"),
+            (env::TOKEN, "secret"),
+            (env::BUCKET, "runs"),
+            (env::REPORT_FUNCTION, "report"),
+            ("ECS_CONTAINER_METADATA_URI_V4", "http://127.0.0.1:1/v4/x"),
+        ])
+    }
+
+    fn read(variables: &BTreeMap<&str, &str>) -> Result<Config, String> {
+        Config::from_variables(|name| variables.get(name).map(|value| (*value).to_owned()))
+    }
+
+    #[test]
+    fn what_the_state_machine_sets_is_enough() {
+        let config = read(&variables()).expect("complete");
+        assert_eq!((config.attempt, config.container.as_str()), (2, "auto"));
+        assert_eq!(config.limits.stop_grace, Duration::from_secs(20));
+        assert!(!config.s3_path_style);
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named_and_the_token_is_not_shown() {
+        for name in variables().into_keys() {
+            let mut without = variables();
+            without.remove(name);
+            assert!(read(&without).expect_err(name).contains(name));
+        }
+        for (name, value) in [
+            (env::RUN_ID, "x"),
+            (env::ATTEMPT, "-1"),
+            (env::STOP_GRACE, "soon"),
+            (env::S3_PATH_STYLE, "maybe"),
+        ] {
+            let mut wrong = variables();
+            wrong.insert(name, value);
+            let message = read(&wrong).expect_err(name);
+            assert!(message.contains(name) && message.contains(value), "{message}");
+        }
+        assert!(!format!("{:?}", read(&variables())).contains("secret"));
+    }
+}

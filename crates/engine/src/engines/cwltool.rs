@@ -1,0 +1,349 @@
+//! cwltool, the CWL reference implementation.
+
+use std::path::Path;
+
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use stepwes_core::task::EngineOutputs;
+
+use super::{
+    Engine, Order, TaskParser,
+    cwltool_log::{self, CwltoolTasks},
+    options::{self, Rule},
+};
+use crate::{container::Container, cwl, outputs::Outputs, process::Exit};
+
+/// `cwltool` (<https://github.com/common-workflow-language/cwltool>).
+pub(super) struct Cwltool;
+
+/// cwltool's exit code for a workflow that asks for what it has not got.
+const UNSUPPORTED: i32 = 33;
+
+const RUNTIME: Rule = Rule::Refused("the service chooses the container runtime");
+const PLACES: Rule = Rule::Refused("the service decides where files go");
+const NO_RUN: Rule = Rule::Refused("a run has to execute the workflow");
+const ENVIRONMENT: Rule = Rule::Refused("tools do not see the service's environment");
+const PROVENANCE: Rule = Rule::Refused("the service does not keep research objects");
+const FOREIGN: Rule = Rule::Refused("the service decides which code and configuration is loaded");
+
+/// cwltool's options (`cwltool --help`, 3.3), sorted by what a request may decide.
+const RULES: &[(&str, Rule)] = &[
+    // What is run, and how strictly.
+    ("--target", Rule::Value),
+    ("-t", Rule::Value),
+    ("--single-step", Rule::Value),
+    ("--single-process", Rule::Value),
+    ("--parallel", Rule::Flag),
+    ("--parallel-max", Rule::Value),
+    ("--on-error", Rule::Value),
+    ("--skip-schemas", Rule::Flag),
+    ("--enable-dev", Rule::Flag),
+    ("--enable-ext", Rule::Flag),
+    ("--relax-path-checks", Rule::Flag),
+    ("--overrides", Rule::Value),
+    ("--strict", Rule::Flag),
+    ("--non-strict", Rule::Flag),
+    ("--no-doc-cache", Rule::Flag),
+    ("--doc-cache", Rule::Flag),
+    ("--compute-checksum", Rule::Flag),
+    ("--no-compute-checksum", Rule::Flag),
+    ("--eval-timeout", Rule::Value),
+    ("--js-console", Rule::Flag),
+    ("--disable-js-validation", Rule::Flag),
+    ("--js-hint-options-file", Rule::Value),
+    // What it says.
+    ("--verbose", Rule::Flag),
+    ("--no-warnings", Rule::Flag),
+    ("--quiet", Rule::Flag),
+    ("--debug", Rule::Flag),
+    ("--timestamps", Rule::Flag),
+    ("--enable-color", Rule::Flag),
+    ("--disable-color", Rule::Flag),
+    // Files on the way.
+    ("--rm-tmpdir", Rule::Flag),
+    ("--leave-tmpdir", Rule::Flag),
+    ("--move-outputs", Rule::Flag),
+    ("--copy-outputs", Rule::Flag),
+    // Containers.
+    ("--no-container", Rule::Flag),
+    ("--default-container", Rule::Value),
+    ("--enable-pull", Rule::Flag),
+    ("--disable-pull", Rule::Flag),
+    ("--force-docker-pull", Rule::Flag),
+    ("--no-read-only", Rule::Flag),
+    ("--strict-memory-limit", Rule::Flag),
+    ("--strict-cpu-limit", Rule::Flag),
+    ("--rm-container", Rule::Flag),
+    ("--singularity", RUNTIME),
+    ("--podman", RUNTIME),
+    ("--udocker", RUNTIME),
+    ("--user-space-docker-cmd", RUNTIME),
+    ("--singularity-sandbox-path", RUNTIME),
+    ("--custom-net", Rule::Refused("the service chooses the containers' network")),
+    ("--no-match-user", Rule::Refused("containers do not run as root")),
+    ("--leave-container", Rule::Refused("containers end with their run")),
+    // What the service decides.
+    ("--outdir", Rule::Dropped),
+    ("-o", Rule::Dropped),
+    ("--basedir", PLACES),
+    ("--write-summary", PLACES),
+    ("-w", PLACES),
+    ("--log-dir", PLACES),
+    ("--tmpdir-prefix", PLACES),
+    ("--tmp-outdir-prefix", PLACES),
+    ("--cachedir", PLACES),
+    ("--leave-outputs", PLACES),
+    ("--cidfile-dir", PLACES),
+    ("--cidfile-prefix", PLACES),
+    ("--record-container-id", PLACES),
+    ("--print-rdf", NO_RUN),
+    ("--print-dot", NO_RUN),
+    ("--print-pre", NO_RUN),
+    ("--print-deps", NO_RUN),
+    ("--print-input-deps", NO_RUN),
+    ("--print-supported-versions", NO_RUN),
+    ("--print-subgraph", NO_RUN),
+    ("--print-targets", NO_RUN),
+    ("--pack", NO_RUN),
+    ("--version", NO_RUN),
+    ("--validate", NO_RUN),
+    ("--make-template", NO_RUN),
+    ("--relative-deps", NO_RUN),
+    ("--rdf-serializer", NO_RUN),
+    ("--tool-help", NO_RUN),
+    ("--help", NO_RUN),
+    ("-h", NO_RUN),
+    ("--preserve-environment", ENVIRONMENT),
+    ("--preserve-entire-environment", ENVIRONMENT),
+    ("--provenance", PROVENANCE),
+    ("--enable-user-provenance", PROVENANCE),
+    ("--disable-user-provenance", PROVENANCE),
+    ("--enable-host-provenance", PROVENANCE),
+    ("--disable-host-provenance", PROVENANCE),
+    ("--orcid", PROVENANCE),
+    ("--full-name", PROVENANCE),
+    ("--mpi-config-file", FOREIGN),
+    ("--enable-ga4gh-tool-registry", FOREIGN),
+    ("--disable-ga4gh-tool-registry", FOREIGN),
+    ("--add-ga4gh-tool-registry", FOREIGN),
+    ("--beta-dependency-resolvers-configuration", FOREIGN),
+    ("--beta-dependencies-directory", FOREIGN),
+    ("--beta-use-biocontainers", FOREIGN),
+    ("--beta-conda-dependencies", FOREIGN),
+];
+
+/// What has to be encoded in a path that becomes a file URL.
+const FILE_URL: AsciiSet =
+    CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'`');
+
+impl Engine for Cwltool {
+    fn name(&self) -> &'static str {
+        "cwltool"
+    }
+
+    fn program(&self) -> &'static str {
+        "cwltool"
+    }
+
+    fn installation(&self) -> &'static str {
+        "run `pip install cwltool` and put it on the service's PATH; `stepwes engines` shows which engines are found"
+    }
+
+    fn command(&self, order: &Order<'_>) -> Result<Vec<String>, String> {
+        let chosen = options::sort(self.name(), RULES, order.parameters)?;
+        let has = |names: &[&str]| chosen.iter().any(|option| names.contains(&option.as_str()));
+        let mut command = vec![self.program().to_owned()];
+        if !has(&["--no-container"]) {
+            let runtime = match order.container {
+                Container::Docker => None,
+                Container::Podman => Some("--podman"),
+                Container::Singularity => Some("--singularity"),
+                Container::None => Some("--no-container"),
+            };
+            command.extend(runtime.map(str::to_owned));
+        }
+        // A log is no terminal.
+        if !has(&["--enable-color", "--disable-color"]) {
+            command.push("--disable-color".to_owned());
+        }
+        command.extend(chosen);
+        command.extend([
+            "--outdir".to_owned(),
+            order.outdir.to_string_lossy().into_owned(),
+            workflow_argument(order),
+            Order::INPUTS.to_owned(),
+        ]);
+        Ok(command)
+    }
+
+    fn failure(&self, exit: Exit, stderr: &str) -> String {
+        let what = match exit {
+            Exit { signal: Some(9), .. } => {
+                "cwltool was killed (signal 9), most likely because it ran out of memory".to_owned()
+            }
+            Exit { signal: Some(signal), .. } => format!("cwltool was ended by signal {signal}"),
+            Exit { code: UNSUPPORTED, .. } => {
+                format!("cwltool exited with code {UNSUPPORTED} (unsupported feature)")
+            }
+            Exit { code, .. } => format!("cwltool exited with code {code}"),
+        };
+        cwltool_log::cause(stderr).map_or_else(|| what.clone(), |cause| format!("{what}: {cause}"))
+    }
+
+    fn outputs(
+        &self,
+        stdout: &[u8],
+        outdir: &Path,
+        uploaded: &Outputs,
+    ) -> Result<EngineOutputs, String> {
+        let object = serde_json::from_slice(stdout).map_err(|error| {
+            format!("cwltool's standard output is not an output object: {error}")
+        })?;
+        cwl::map(object, outdir, uploaded).map(|object| EngineOutputs::Cwl { object })
+    }
+
+    fn tasks(&self) -> Box<dyn TaskParser> {
+        Box::<CwltoolTasks>::default()
+    }
+
+    fn describe(&self, versions: Vec<String>) -> stepwes_core::engines::Engine {
+        stepwes_core::engines::Engine::cwltool(versions)
+    }
+}
+
+/// How cwltool is told the workflow: by its path below the execution folder where it reads that
+/// as a path, else as a URL.
+fn workflow_argument(order: &Order<'_>) -> String {
+    let fragment = order.fragment.map_or_else(String::new, |fragment| format!("#{fragment}"));
+    if order.workflow.contains('#') || order.workflow.contains(':') {
+        let path = order.execution.join(order.workflow);
+        let path = path.to_string_lossy();
+        format!("file://{}{fragment}", utf8_percent_encode(&path, &FILE_URL))
+    } else if order.workflow.starts_with('-') {
+        format!("./{}{fragment}", order.workflow)
+    } else {
+        format!("{}{fragment}", order.workflow)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, Value, json};
+
+    use super::*;
+
+    fn command(workflow: &str, fragment: Option<&str>, parameters: &Value) -> Vec<String> {
+        ordered(workflow, fragment, parameters, Container::None).expect("a command")
+    }
+
+    fn ordered(
+        workflow: &str,
+        fragment: Option<&str>,
+        parameters: &Value,
+        container: Container,
+    ) -> Result<Vec<String>, String> {
+        let none = Map::new();
+        Cwltool.command(&Order {
+            parameters: parameters.as_object().unwrap_or(&none),
+            workflow,
+            fragment,
+            execution: Path::new("/w/execution"),
+            outdir: Path::new("/w/outputs"),
+            container,
+        })
+    }
+
+    #[test]
+    fn the_service_s_options_come_first_and_the_workflow_last() {
+        let given = json!({"--outdir": "/home/me", "--quiet": null, "--target": "a"});
+        assert_eq!(
+            command("a.cwl", Some("main"), &given).join(" "),
+            "cwltool --no-container --disable-color --quiet --target=a --outdir /w/outputs a.cwl#main wes_inputs.json"
+        );
+    }
+
+    #[test]
+    fn each_container_runtime_has_its_option() {
+        for (container, start) in [
+            (Container::Docker, "cwltool --disable-color --outdir"),
+            (Container::Podman, "cwltool --podman --disable-color"),
+            (Container::Singularity, "cwltool --singularity --disable-color"),
+        ] {
+            let command = ordered("a", None, &json!({}), container).expect("a command");
+            assert!(command.join(" ").starts_with(start), "{command:?}");
+        }
+        let command = ordered("a", None, &json!({"--no-container": null}), Container::Podman);
+        assert!(!command.expect("a command").contains(&"--podman".to_owned()));
+    }
+
+    #[test]
+    fn odd_names_are_still_one_file() {
+        for (workflow, argument) in [
+            ("dir/a b%20.cwl", "dir/a b%20.cwl"),
+            ("-x.cwl", "./-x.cwl"),
+            ("a b#c%20.cwl", "file:///w/execution/a%20b%23c%2520.cwl"),
+            ("http:/x.cwl", "file:///w/execution/http:/x.cwl"),
+        ] {
+            assert_eq!(command(workflow, None, &json!({}))[5], argument);
+        }
+    }
+
+    #[test]
+    fn colour_is_the_request_s_choice() {
+        let command = command("a", None, &json!({"--enable-color": null}));
+        assert!(!command.contains(&"--disable-color".to_owned()));
+    }
+
+    #[test]
+    fn no_option_leads_out_of_the_run() {
+        for option in [
+            "--basedir",
+            "--outd",
+            "--tmpdir-prefix",
+            "--tmp-outdir-prefix",
+            "--cachedir",
+            "--log-dir",
+            "--print-deps",
+            "--pack",
+            "--validate",
+            "--make-template",
+            "--version",
+            "--user-space-docker-cmd",
+            "--mpi-config-file",
+            "--singularity",
+            "--podman",
+            "--udocker",
+            "--preserve-environment",
+            "--preserve-entire-environment",
+            "-w/etc/x",
+            "--beta-dependency-resolvers-configuration",
+            "--custom-net",
+            "--write-summary",
+        ] {
+            let refused = ordered("a", None, &json!({option: "x"}), Container::None);
+            assert!(refused.expect_err(option).contains(option));
+        }
+    }
+
+    #[test]
+    fn every_option_has_one_rule() {
+        let mut names: Vec<_> = RULES.iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), RULES.len());
+    }
+
+    #[test]
+    fn the_version_is_the_last_word() {
+        let printed = "/usr/bin/cwltool 3.3.20260925135507\n";
+        assert_eq!(Cwltool.version(printed).as_deref(), Some("3.3.20260925135507"));
+    }
+
+    #[test]
+    fn a_failure_says_how_and_why() {
+        let told = |code, signal, stderr| Cwltool.failure(Exit { code, signal }, stderr);
+        assert_eq!(told(1, None, "ERROR no\n"), "cwltool exited with code 1: no");
+        assert_eq!(told(33, None, ""), "cwltool exited with code 33 (unsupported feature)");
+        assert!(told(137, Some(9), "").contains("memory"));
+        assert_eq!(told(143, Some(15), ""), "cwltool was ended by signal 15");
+    }
+}

@@ -1,0 +1,65 @@
+//! Uploads the engine's output files, some at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use stepwes_core::{RunId, keys, task::OutputFile};
+
+use crate::{
+    bucket::{Bucket, Fault, Uploaded},
+    error::Failure,
+    tree::Tree,
+};
+
+/// How many files are uploaded at the same time.
+const AT_ONCE: usize = 4;
+
+/// The output directory as it is in S3.
+#[derive(Debug, Default)]
+pub(crate) struct Outputs {
+    /// Size and hash of each file, by its path below the output directory.
+    pub(crate) files: BTreeMap<String, Uploaded>,
+    /// Folders, of which S3 knows nothing.
+    pub(crate) folders: BTreeSet<String>,
+}
+
+impl Outputs {
+    /// The files as the task's result lists them.
+    pub(crate) fn list(&self) -> Vec<OutputFile> {
+        self.files
+            .iter()
+            .map(|(path, file)| OutputFile {
+                path: path.clone(),
+                size: file.size,
+                sha1: file.sha1.clone(),
+            })
+            .collect()
+    }
+}
+
+/// Uploads every file of the tree.
+///
+/// # Errors
+/// [`Failure::Request`] for a file that cannot be read; otherwise the store's failure.
+pub(crate) async fn upload(
+    bucket: &Bucket,
+    run: RunId,
+    attempt: u32,
+    tree: Tree,
+) -> Result<Outputs, Failure> {
+    let files = futures::stream::iter(tree.files)
+        .map(|(path, file)| async move {
+            let key = keys::output(run, attempt, &path);
+            match bucket.upload(&key, &file, None).await {
+                Ok(uploaded) => Ok((path, uploaded)),
+                Err(Fault::Local(error)) => {
+                    Err(Failure::Request(format!("the output {path:?} cannot be read: {error}")))
+                }
+                Err(fault) => Err(fault.of_service(&format!("uploading the output {path:?}"))),
+            }
+        })
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await?;
+    Ok(Outputs { files, folders: tree.folders })
+}

@@ -1,0 +1,282 @@
+//! The engine as a process: started in its own group, stopped with everything that it started.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs::File,
+    io,
+    os::unix::process::ExitStatusExt as _,
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    sys::{
+        prctl,
+        signal::{Signal, kill, killpg},
+        wait::{WaitPidFlag, waitpid},
+    },
+    unistd::{Pid, getpid},
+};
+use tokio::process::Command;
+use tracing::{info, warn};
+
+/// How often orphans are reaped while the engine is at work.
+const REAP_EVERY: Duration = Duration::from_secs(2);
+
+/// For how long killed processes are waited for: one that is stuck in the kernel must not keep the
+/// task from its end.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Shields this process from what the engine runs: its memory and environment cannot be read by
+/// others of its uid, and orphans become its children, so that none escapes.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn harden() -> io::Result<()> {
+    prctl::set_dumpable(false)?;
+    prctl::set_child_subreaper(true)?;
+    Ok(())
+}
+
+/// What to start, and where.
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// The program.
+    pub(crate) program: PathBuf,
+    /// The command line; its first word is what the program sees as its name.
+    pub(crate) argv: Vec<String>,
+    /// All of its environment.
+    pub(crate) environment: Vec<(OsString, OsString)>,
+    /// The folder that it starts in.
+    pub(crate) folder: PathBuf,
+    /// Where its standard output goes.
+    pub(crate) stdout: PathBuf,
+    /// Where its standard error goes.
+    pub(crate) stderr: PathBuf,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Exit {
+    /// The exit code, 128 + n when signal n ended it.
+    pub(crate) code: i32,
+    /// The signal that ended it.
+    pub(crate) signal: Option<i32>,
+}
+
+impl From<ExitStatus> for Exit {
+    fn from(status: ExitStatus) -> Self {
+        let signal = status.signal();
+        Self { code: status.code().unwrap_or_else(|| 128 + signal.unwrap_or_default()), signal }
+    }
+}
+
+/// Runs the job to its end. When `stop` returns, the whole group gets SIGTERM, and SIGKILL when it
+/// is still there after `grace`. Either way nothing that it started is left.
+///
+/// # Errors
+/// When it cannot be started.
+pub(crate) async fn run(
+    job: &Job,
+    stop: impl Future<Output = ()>,
+    grace: Duration,
+) -> io::Result<Exit> {
+    let mut command = Command::new(&job.program);
+    command
+        .arg0(job.argv.first().map_or("", String::as_str))
+        .args(job.argv.iter().skip(1))
+        .env_clear()
+        .envs(job.environment.iter().map(|(name, value)| (name, value)))
+        .current_dir(&job.folder)
+        .stdin(Stdio::null())
+        .stdout(File::create(&job.stdout)?)
+        .stderr(File::create(&job.stderr)?)
+        .process_group(0);
+    let mut child = command.spawn()?;
+    let leader = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+    let mut stop = std::pin::pin!(stop);
+    let mut reap = tokio::time::interval(REAP_EVERY);
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status?,
+            () = &mut stop => {
+                info!("stopping the engine");
+                signal_all(leader, Signal::SIGTERM);
+                match tokio::time::timeout(grace, child.wait()).await {
+                    Ok(status) => break status?,
+                    Err(_) => {
+                        warn!("the engine did not end within {grace:?}; killing it");
+                        signal_all(leader, Signal::SIGKILL);
+                        break child.wait().await?;
+                    }
+                }
+            }
+            _ = reap.tick() => reap_orphans(leader),
+        }
+    };
+    end_descendants().await;
+    Ok(status.into())
+}
+
+/// Sends a signal to the engine's group, and to its processes that have left the group.
+fn signal_all(leader: Option<Pid>, signal: Signal) {
+    let group = leader.map(|leader| killpg(leader, signal));
+    if let Some(Err(error)) = group
+        && error != Errno::ESRCH
+    {
+        warn!("the engine's group could not be sent {signal}: {error}");
+    }
+    for process in descendants() {
+        if leader != Some(process.group) {
+            send(process.pid, signal);
+        }
+    }
+}
+
+fn send(pid: Pid, signal: Signal) {
+    match kill(pid, signal) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(error) => warn!("process {pid} could not be sent {signal}: {error}"),
+    }
+}
+
+/// Kills and reaps whatever is left of the engine's processes.
+async fn end_descendants() {
+    let end = tokio::time::Instant::now() + KILL_PATIENCE;
+    loop {
+        let left = descendants();
+        let alive = left.iter().filter(|process| !process.zombie);
+        let mut any = false;
+        for process in alive {
+            any = true;
+            send(process.pid, Signal::SIGKILL);
+        }
+        reap_orphans(None);
+        if !any {
+            return;
+        }
+        if tokio::time::Instant::now() >= end {
+            warn!("{} killed processes are still there", left.len());
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Reaps our dead children, but not the engine itself, whose status is awaited elsewhere.
+fn reap_orphans(engine: Option<Pid>) {
+    let me = getpid();
+    for process in processes() {
+        if process.parent == me && process.zombie && engine != Some(process.pid) {
+            // Somebody else's reaping is as good.
+            let _ = waitpid(process.pid, Some(WaitPidFlag::WNOHANG));
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Process {
+    pid: Pid,
+    parent: Pid,
+    group: Pid,
+    zombie: bool,
+}
+
+/// Every process below this one.
+fn descendants() -> Vec<Process> {
+    below(getpid(), processes())
+}
+
+fn below(root: Pid, processes: Vec<Process>) -> Vec<Process> {
+    let mut children: BTreeMap<Pid, Vec<Process>> = BTreeMap::new();
+    for process in processes {
+        children.entry(process.parent).or_default().push(process);
+    }
+    let mut found: Vec<Process> = children.remove(&root).unwrap_or_default();
+    let mut next = 0;
+    while let Some(process) = found.get(next) {
+        found.extend(children.remove(&process.pid).unwrap_or_default());
+        next += 1;
+    }
+    found
+}
+
+/// Every process of the machine that `/proc` shows.
+fn processes() -> Vec<Process> {
+    let entries = match std::fs::read_dir("/proc") {
+        Ok(entries) => entries,
+        Err(error) => {
+            warn!("/proc cannot be read: {error}; processes may be left behind");
+            return Vec::new();
+        }
+    };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit())
+        // A process that is gone by now is not missed; its name need not be UTF-8.
+        .filter_map(|entry| std::fs::read(entry.path().join("stat")).ok())
+        .filter_map(|stat| parse_stat(&String::from_utf8_lossy(&stat)))
+        .collect()
+}
+
+/// Reads `/proc/<pid>/stat` (proc(5)): `pid (name) state parent group …`, the name being anything.
+fn parse_stat(stat: &str) -> Option<Process> {
+    let (pid, _) = stat.split_once(' ')?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    let state = fields.next()?;
+    let mut number = || fields.next()?.parse().ok().map(Pid::from_raw);
+    Some(Process {
+        pid: Pid::from_raw(pid.parse().ok()?),
+        parent: number()?,
+        group: number()?,
+        zombie: matches!(state, "Z" | "X"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(pid: i32, parent: i32) -> Process {
+        Process {
+            pid: Pid::from_raw(pid),
+            parent: Pid::from_raw(parent),
+            group: Pid::from_raw(pid),
+            zombie: false,
+        }
+    }
+
+    #[test]
+    fn a_process_name_may_hold_anything() {
+        let parsed = parse_stat("42 (a) Z 1 (b)) S 7 9 42 0 -1").expect("a stat line");
+        assert_eq!(
+            parsed,
+            Process {
+                pid: Pid::from_raw(42),
+                parent: Pid::from_raw(7),
+                group: Pid::from_raw(9),
+                zombie: false
+            }
+        );
+        assert!(parse_stat("7 (x) Z 1 7 7").expect("a stat line").zombie);
+        assert_eq!(parse_stat("nonsense"), None);
+    }
+
+    #[test]
+    fn only_what_is_below_is_found_however_deep() {
+        let all = vec![process(2, 1), process(5, 4), process(4, 3), process(3, 9), process(9, 1)];
+        let found: Vec<_> =
+            below(Pid::from_raw(9), all).into_iter().map(|p| p.pid.as_raw()).collect();
+        assert_eq!(found, [3, 4, 5]);
+    }
+
+    #[test]
+    fn a_signal_shows_as_128_and_its_number() {
+        assert_eq!(Exit::from(ExitStatus::from_raw(9)), Exit { code: 137, signal: Some(9) });
+        assert_eq!(Exit::from(ExitStatus::from_raw(33 << 8)), Exit { code: 33, signal: None });
+    }
+}

@@ -1,0 +1,304 @@
+//! What the task says to the report function, and the credentials that it gets in return.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use aws_config::{SdkConfig, timeout::TimeoutConfig};
+use aws_credential_types::{
+    Credentials,
+    provider::{ProvideCredentials, error::CredentialsError, future},
+};
+use aws_sdk_lambda::{Client, error::ProvideErrorMetadata as _, primitives::Blob};
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use stepwes_core::{
+    RunId,
+    task::{RefusedReason, ReportAction, ReportRequest, ReportResponse, TaskCredentials},
+    token::AttemptToken,
+};
+use tokio::{sync::watch, time::Instant};
+use tracing::{info, warn};
+
+use crate::{
+    config::Config,
+    error::{Failure, chain},
+    http,
+};
+
+/// Credentials are renewed when they have less than this to live.
+const RENEW_BEFORE: Duration = Duration::from_secs(600);
+
+/// Credentials are not renewed more often than this, however short they live.
+const RENEW_AT_MOST_EVERY: Duration = Duration::from_secs(60);
+
+/// The pauses between tries: doubling, between these two.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// How long the report function may take to accept a connection, and to answer.
+const TIMEOUTS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
+
+/// Repeats `attempt` with growing pauses until it succeeds, fails for good, or `patience` is over.
+///
+/// # Errors
+/// The last error: `Ok(Err(…))` inside ends it at once, `Err(…)` is tried again.
+pub(crate) async fn with_patience<T, E: std::fmt::Display, F>(
+    patience: Duration,
+    what: &str,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, E>
+where
+    F: Future<Output = Result<Result<T, E>, E>>,
+{
+    let end = Instant::now() + patience;
+    let mut pause = PAUSES.0;
+    loop {
+        match attempt().await {
+            Ok(settled) => return settled,
+            Err(error) if Instant::now() + pause >= end => return Err(error),
+            Err(error) => warn!("{what}: {error}; trying again in {pause:?}"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+/// The ECS task metadata endpoint's answer, as far as we read it.
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-metadata-endpoint-v4-response.html>
+#[derive(Deserialize)]
+struct TaskMetadata {
+    #[serde(rename = "TaskARN")]
+    task_arn: String,
+}
+
+/// Asks the metadata endpoint for the task's own ARN.
+///
+/// # Errors
+/// [`Failure::Passing`] when it does not answer for `patience`.
+pub(crate) async fn task_arn(metadata_uri: &str, patience: Duration) -> Result<String, Failure> {
+    let passing = |text: String| {
+        Failure::Passing(format!(
+            "the task metadata endpoint {metadata_uri} cannot be read: {text}"
+        ))
+    };
+    // The endpoint is link-local: no proxy may be in between.
+    let client = http::builder()
+        .no_proxy()
+        .connect_timeout(Duration::from_secs(5))
+        .timeout(Duration::from_secs(10))
+        .build()
+        .map_err(|error| passing(chain(&error)))?;
+    let url = format!("{metadata_uri}/task");
+    with_patience(patience, "the task's ARN", || async {
+        let answer = async {
+            client.get(&url).send().await?.error_for_status()?.json::<TaskMetadata>().await
+        };
+        answer.await.map(|task| Ok(task.task_arn)).map_err(|error| passing(chain(&error)))
+    })
+    .await
+}
+
+/// Speaks for one attempt.
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    lambda: Client,
+    function: String,
+    run_id: RunId,
+    attempt: u32,
+    token: AttemptToken,
+    task_arn: String,
+    patience: Duration,
+    refused: watch::Sender<Option<RefusedReason>>,
+}
+
+impl Reporter {
+    /// A reporter for the attempt that `config` names.
+    pub(crate) fn new(aws: &SdkConfig, config: &Config, task_arn: String) -> Self {
+        Self {
+            lambda: Client::from_conf(
+                aws_sdk_lambda::config::Builder::from(aws)
+                    .timeout_config(
+                        TimeoutConfig::builder()
+                            .connect_timeout(TIMEOUTS.0)
+                            .operation_attempt_timeout(TIMEOUTS.1)
+                            .build(),
+                    )
+                    .build(),
+            ),
+            function: config.report_function.clone(),
+            run_id: config.run_id,
+            attempt: config.attempt,
+            token: config.token.clone(),
+            task_arn,
+            patience: config.limits.patience,
+            refused: watch::Sender::new(None),
+        }
+    }
+
+    /// Binds the attempt to this task, or renews its credentials.
+    ///
+    /// # Errors
+    /// [`Failure::Refused`]; [`Failure::Passing`] when the function does not answer.
+    pub(crate) async fn claim(&self) -> Result<TaskCredentials, Failure> {
+        self.say(ReportAction::Claim).await
+    }
+
+    /// Says that the engine starts.
+    ///
+    /// # Errors
+    /// As [`Self::claim`].
+    pub(crate) async fn run(
+        &self,
+        cmd: Vec<String>,
+        start_time: DateTime<Utc>,
+    ) -> Result<(), Failure> {
+        self.say(ReportAction::Run { cmd, start_time }).await.map(drop)
+    }
+
+    /// Returns when the function has refused this task.
+    pub(crate) async fn refused(&self) -> RefusedReason {
+        match self.refused.subscribe().wait_for(Option::is_some).await.map(|reason| *reason) {
+            Ok(Some(reason)) => reason,
+            // The sender is ours, so that it cannot be gone.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    async fn say(&self, action: ReportAction) -> Result<TaskCredentials, Failure> {
+        let passing =
+            |text: String| Failure::Passing(format!("the report function cannot be used: {text}"));
+        let request = ReportRequest {
+            run_id: self.run_id,
+            attempt: self.attempt,
+            token: self.token.clone(),
+            task_arn: self.task_arn.clone(),
+            action,
+        };
+        let payload =
+            serde_json::to_vec(&request).map_err(|error| passing(format!("no JSON: {error}")))?;
+        let response = with_patience(self.patience, "reporting", || async {
+            self.invoke(&payload).await.map(Ok).map_err(&passing)
+        })
+        .await?;
+        match response {
+            ReportResponse::Accepted { credentials } => Ok(credentials),
+            ReportResponse::Refused { reason } => {
+                self.refused.send_replace(Some(reason));
+                Err(Failure::Refused(reason))
+            }
+        }
+    }
+
+    async fn invoke(&self, payload: &[u8]) -> Result<ReportResponse, String> {
+        let answer = self
+            .lambda
+            .invoke()
+            .function_name(&self.function)
+            .payload(Blob::new(payload))
+            .send()
+            .await
+            .map_err(|error| {
+                error.code().map_or_else(
+                    || chain(&error),
+                    |code| format!("{code}: {}", error.message().unwrap_or_default()),
+                )
+            })?;
+        if let Some(kind) = answer.function_error() {
+            // The payload is a Lambda error object: its message is meant for us, not for users.
+            let body = answer.payload().map(Blob::as_ref).unwrap_or_default();
+            return Err(format!("it failed ({kind}): {}", String::from_utf8_lossy(body)));
+        }
+        let body = answer.payload().map(Blob::as_ref).unwrap_or_default();
+        // Not shown: an accepting answer holds credentials.
+        serde_json::from_slice(body).map_err(|_| "its answer is not one of ours".to_owned())
+    }
+}
+
+/// The run's scoped credentials, renewed by claiming again. The SDK's identity cache in front of
+/// it sees to it that only one renewal is under way.
+#[derive(Debug)]
+pub(crate) struct ScopedCredentials {
+    reporter: Arc<Reporter>,
+    /// Those that came with the first claim, until they are asked for.
+    first: Mutex<Option<TaskCredentials>>,
+}
+
+impl ScopedCredentials {
+    /// Starts with the credentials that the first claim gave.
+    pub(crate) const fn new(reporter: Arc<Reporter>, first: TaskCredentials) -> Self {
+        Self { reporter, first: Mutex::new(Some(first)) }
+    }
+}
+
+impl ProvideCredentials for ScopedCredentials {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async move {
+            let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let credentials = match first {
+                Some(credentials) => credentials,
+                None => {
+                    let renewed =
+                        self.reporter.claim().await.map_err(CredentialsError::provider_error)?;
+                    info!("credentials renewed until {}", renewed.expiration);
+                    renewed
+                }
+            };
+            let use_until = use_until(credentials.expiration.into(), SystemTime::now());
+            Ok(Credentials::new(
+                credentials.access_key_id,
+                credentials.secret_access_key,
+                Some(credentials.session_token),
+                Some(use_until),
+                "stepwes-report",
+            ))
+        })
+    }
+}
+
+/// When credentials that end at `expiration` should be renewed.
+fn use_until(expiration: SystemTime, now: SystemTime) -> SystemTime {
+    let early = expiration.checked_sub(RENEW_BEFORE).unwrap_or(now);
+    early.max(now + RENEW_AT_MOST_EVERY).min(expiration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_renewed_ten_minutes_before_they_end() {
+        let now = SystemTime::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(use_until(at(3600), now), at(3000));
+        assert_eq!(
+            use_until(at(300), now),
+            at(60),
+            "short-lived ones are not renewed all the time"
+        );
+        assert_eq!(use_until(at(5), now), at(5), "but never used beyond their end");
+    }
+
+    #[tokio::test]
+    async fn patience_ends_and_keeps_the_last_error() {
+        let tries = std::cell::Cell::new(0);
+        let result: Result<(), String> =
+            with_patience(Duration::from_millis(300), "a test", || async {
+                tries.set(tries.get() + 1);
+                Err(format!("failure {}", tries.get()))
+            })
+            .await;
+        assert_eq!(result, Err(format!("failure {}", tries.get())));
+        assert!(tries.get() > 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_settled_is_not_tried_again() {
+        let result: Result<(), &str> =
+            with_patience(Duration::from_secs(10), "a test", || async { Ok(Err("settled")) }).await;
+        assert_eq!(result, Err("settled"));
+    }
+}

@@ -1,0 +1,163 @@
+//! What is in the engine's output directory.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// The most entries that are taken.
+const MAX_ENTRIES: usize = 1_000_000;
+
+/// The longest path below the output directory, in bytes: an S3 key has 1,024, and the run's
+/// prefix needs room.
+const MAX_PATH_BYTES: usize = 960;
+
+/// The files and folders of an output directory, by their paths below it, `/` between the parts.
+#[derive(Debug, Default)]
+pub(crate) struct Tree {
+    /// Files, and where each is to be read.
+    pub(crate) files: BTreeMap<String, PathBuf>,
+    /// Folders, the output directory itself (`""`) included.
+    pub(crate) folders: BTreeSet<String>,
+}
+
+/// Lists `outdir`. Symbolic links count as what they lead to, which must be below `workdir`; both
+/// are absolute and without symbolic links themselves.
+///
+/// # Errors
+/// A sentence naming the file that cannot be an output, for whoever wrote the workflow.
+pub(crate) fn walk(outdir: &Path, workdir: &Path) -> Result<Tree, String> {
+    let mut tree = Tree::default();
+    // Folders to list: the path below `outdir`, where they really are, and the real folders that
+    // lead there.
+    let mut waiting = vec![(String::new(), outdir.to_owned(), vec![outdir.to_owned()])];
+    while let Some((path, folder, ancestors)) = waiting.pop() {
+        let unreadable =
+            |error: io::Error| format!("the output directory {path:?} cannot be read: {error}");
+        for entry in fs::read_dir(&folder).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let Ok(name) = entry.file_name().into_string() else {
+                return Err(format!(
+                    "the name of the output {:?} is not UTF-8; rename it in the workflow",
+                    entry.file_name().to_string_lossy()
+                ));
+            };
+            let below = if path.is_empty() { name } else { format!("{path}/{name}") };
+            if below.len() > MAX_PATH_BYTES {
+                return Err(format!(
+                    "the path of the output {below:?} is longer than {MAX_PATH_BYTES} bytes"
+                ));
+            }
+            let real = real_path(&entry, &below, workdir)?;
+            let kind = fs::metadata(&real)
+                .map_err(|error| format!("the output {below:?} cannot be read: {error}"))?;
+            if kind.is_dir() {
+                if ancestors.contains(&real) {
+                    return Err(format!(
+                        "the output {below:?} is a symbolic link to a folder that it is in"
+                    ));
+                }
+                let mut chain = ancestors.clone();
+                chain.push(real.clone());
+                tree.folders.insert(below.clone());
+                waiting.push((below, real, chain));
+            } else if kind.is_file() {
+                tree.files.insert(below, real);
+            } else {
+                return Err(format!("the output {below:?} is neither a file nor a directory"));
+            }
+            if tree.files.len() + tree.folders.len() > MAX_ENTRIES {
+                return Err(format!("there are more than {MAX_ENTRIES} outputs"));
+            }
+        }
+        tree.folders.insert(path);
+    }
+    Ok(tree)
+}
+
+fn real_path(entry: &fs::DirEntry, below: &str, workdir: &Path) -> Result<PathBuf, String> {
+    let path = entry.path();
+    let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+    if !is_link {
+        return Ok(path);
+    }
+    let real = path
+        .canonicalize()
+        .map_err(|_| format!("the output {below:?} is a symbolic link that leads nowhere"))?;
+    if real.starts_with(workdir) {
+        Ok(real)
+    } else {
+        Err(format!("the output {below:?} is a symbolic link out of the run's folder"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        ffi::OsStr,
+        os::unix::{ffi::OsStrExt as _, fs::symlink},
+    };
+
+    use super::*;
+
+    struct Place {
+        _folder: tempfile::TempDir,
+        work: PathBuf,
+        out: PathBuf,
+    }
+
+    fn place() -> Place {
+        let folder = tempfile::tempdir().expect("a folder");
+        let work = folder.path().canonicalize().expect("real").join("work");
+        let out = work.join("outputs");
+        fs::create_dir_all(&out).expect("made");
+        Place { _folder: folder, work, out }
+    }
+
+    #[test]
+    fn files_and_folders_are_found_with_odd_names_and_through_links() {
+        let place = place();
+        fs::create_dir_all(place.out.join("a b/empty")).expect("made");
+        fs::write(place.out.join("a b/x%y#z"), "1").expect("written");
+        fs::write(place.out.join("x".repeat(255)), "").expect("written");
+        fs::write(place.work.join("kept"), "2").expect("written");
+        symlink("../kept", place.out.join("link")).expect("linked");
+        symlink("a b", place.out.join("folder")).expect("linked");
+        let tree = walk(&place.out, &place.work).expect("all good");
+        let files: Vec<_> = tree.files.keys().map(String::as_str).collect();
+        assert_eq!(files, ["a b/x%y#z", "folder/x%y#z", "link", &"x".repeat(255)]);
+        assert_eq!(tree.files["link"], place.work.join("kept"));
+        let folders: Vec<_> = tree.folders.iter().map(String::as_str).collect();
+        assert_eq!(folders, ["", "a b", "a b/empty", "folder", "folder/empty"]);
+    }
+
+    #[test]
+    fn what_cannot_be_an_output_is_named() {
+        type Make = fn(&Place);
+        let cases: [(Make, &str); 6] = [
+            (|p| symlink("/etc/passwd", p.out.join("leaves")).expect("linked"), "out of the run"),
+            (|p| symlink("nothing", p.out.join("dangles")).expect("linked"), "leads nowhere"),
+            (|p| symlink("..", p.out.join("up")).expect("linked"), "up/outputs"),
+            (|p| symlink(".", p.out.join("loops")).expect("linked"), "a folder that it is in"),
+            (
+                |p| drop(std::os::unix::net::UnixListener::bind(p.out.join("socket"))),
+                "neither a file nor a directory",
+            ),
+            (
+                |p| fs::write(p.out.join(OsStr::from_bytes(b"\xff")), "").expect("written"),
+                "is not UTF-8",
+            ),
+        ];
+        for (make, what) in cases {
+            let place = place();
+            make(&place);
+            let error = walk(&place.out, &place.work).expect_err(what);
+            assert!(error.contains(what), "{error}");
+        }
+        let place = place();
+        let deep = place.out.join(vec!["d".repeat(200); 5].join("/"));
+        fs::create_dir_all(deep).expect("made");
+        assert!(walk(&place.out, &place.work).expect_err("too long").contains("longer than 960"));
+    }
+}

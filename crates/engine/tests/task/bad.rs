@@ -1,0 +1,193 @@
+//! Tasks that fail: each says whose fault it was and what to do.
+
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::{
+    aws::Verdict,
+    world::{RUN, World},
+};
+
+/// Runs a task whose result is expected to be bad, and gives the result.
+async fn fails(world: &World, outcome: &str) -> Value {
+    let ended = world.run().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    let result = world.result().expect("a result");
+    assert_eq!(result["outcome"], outcome, "{result}");
+    result
+}
+
+fn reason(result: &Value) -> &str {
+    result["reason"].as_str().expect("a reason")
+}
+
+#[tokio::test]
+async fn a_refused_twin_ends_at_once_and_touches_nothing() {
+    let world = World::new("echo {}").await;
+    world.aws.answer(Verdict::Refused("twin"));
+    let ended = world.run().await;
+    assert_eq!(ended.code, Some(64));
+    assert!(ended.log.contains("another task has claimed the attempt"), "{}", ended.log);
+    assert_eq!(world.aws.s3_calls(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_run_that_is_cancelled_in_staging_does_not_start_its_engine() {
+    let world = World::new("touch \"$(dirname \"$0\")/../started\"; echo {}").await;
+    world.aws.answer(Verdict::RefusedAction("run", "canceling"));
+    assert_eq!(world.run().await.code, Some(64));
+    assert!(!world.place("started").exists());
+    assert_eq!(world.result(), None);
+}
+
+#[tokio::test]
+async fn a_refused_renewal_stops_the_engine() {
+    let world = World::new("echo running; sleep 1000").await;
+    world.aws.credentials_live(5);
+    let task = world.start();
+    world.aws.wait_until(|_| world.segments("stdout") == "running\n").await;
+    world.aws.answer(Verdict::Refused("over"));
+    // The next segment or tasks need credentials; so that there is one, the log has to grow.
+    let prefix = world.place("work");
+    let log = std::fs::read_dir(prefix).expect("listed").flatten().next().expect("a work folder");
+    let mut log =
+        std::fs::File::options().append(true).open(log.path().join("logs/stdout")).expect("opened");
+    std::io::Write::write_all(&mut log, b"more\n").expect("written");
+    assert_eq!(world.end(task).await.code, Some(64));
+    assert_eq!(world.result(), None);
+}
+
+#[tokio::test]
+async fn an_engine_that_fails_says_why_and_its_logs_and_files_are_there() {
+    let world = World::new(
+        r#"while [ "$1" != --outdir ]; do shift; done; echo half > "$2/half"
+        echo '{"o": null}'; echo 'ERROR it is broken' >&2; exit 1"#,
+    )
+    .await;
+    let result = fails(&world, "EXECUTOR_ERROR").await;
+    assert_eq!(reason(&result), "cwltool exited with code 1: it is broken");
+    assert_eq!(result["exit_code"], 1);
+    assert_eq!(result["files"][0]["path"], "half");
+    assert_eq!(result["outputs"], json!({"kind": "listing"}));
+    assert_eq!(world.work("logs/stderr").as_deref(), Some("ERROR it is broken\n"));
+}
+
+#[tokio::test]
+async fn an_unsupported_workflow_keeps_its_exit_code() {
+    let world = World::new("exit 33").await;
+    let result = fails(&world, "EXECUTOR_ERROR").await;
+    assert_eq!(result["exit_code"], 33);
+    let world = World::new("kill -9 $$").await;
+    let result = fails(&world, "EXECUTOR_ERROR").await;
+    assert_eq!(result["exit_code"], 137);
+    assert!(reason(&result).contains("memory"), "{result}");
+}
+
+#[tokio::test]
+async fn an_engine_that_is_not_installed_is_our_fault_and_says_how_to_install_it() {
+    let mut world = World::new("").await;
+    world.set_path("/nowhere");
+    let result = fails(&world, "SYSTEM_ERROR").await;
+    assert!(reason(&result).contains("cwltool is not installed"), "{result}");
+    assert!(reason(&result).contains("pip install cwltool"), "{result}");
+    assert_eq!(world.aws.reports().len(), 1, "RUNNING is not said");
+}
+
+#[tokio::test]
+async fn a_workflow_that_is_not_there_is_named() {
+    let world = World::new("echo {}").await;
+    let url = format!("http://{}/metadata/gone.cwl", world.aws.address);
+    world.request(&json!({"workflow_url": url, "attachments": []}));
+    let result = fails(&world, "EXECUTOR_ERROR").await;
+    assert!(reason(&result).contains(&url) && reason(&result).contains("404"), "{result}");
+    world.request(&json!({"workflow_url": "s3://elsewhere/gone.cwl", "attachments": []}));
+    let result = fails(&world, "EXECUTOR_ERROR").await;
+    assert!(reason(&result).contains("s3://elsewhere/gone.cwl"), "{result}");
+    assert!(reason(&result).contains("NoSuchKey"), "{result}");
+}
+
+#[tokio::test]
+async fn an_option_that_leads_out_of_the_run_is_refused_by_name() {
+    let world = World::new("echo {}").await;
+    world.request(&json!({"workflow_engine_parameters": {"--cachedir": "/tmp/x"}}));
+    let result = fails(&world, "EXECUTOR_ERROR").await;
+    assert!(reason(&result).contains("--cachedir"), "{result}");
+    assert_eq!(result["exit_code"], Value::Null);
+}
+
+#[tokio::test]
+async fn an_output_that_was_never_made_is_named() {
+    let stub = r#"while [ "$1" != --outdir ]; do shift; done
+        echo '{"o": {"class": "File", "location": "file://'"$2"'/gone.txt"}}'"#;
+    let world = World::new(stub).await;
+    let result = fails(&world, "EXECUTOR_ERROR").await;
+    assert!(reason(&result).contains("\"gone.txt\", which does not exist"), "{result}");
+    assert_eq!(result["exit_code"], 0);
+}
+
+#[tokio::test]
+async fn an_output_that_leads_out_of_the_run_is_not_uploaded() {
+    let stub = r#"while [ "$1" != --outdir ]; do shift; done; ln -s /etc/passwd "$2/p"; echo {}"#;
+    let world = World::new(stub).await;
+    let result = fails(&world, "EXECUTOR_ERROR").await;
+    assert!(reason(&result).contains("out of the run's folder"), "{result}");
+    assert_eq!(world.aws.keys(&format!("outputs/{RUN}/")), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_engine_that_says_no_object_is_told() {
+    let world = World::new("echo 'all done'").await;
+    let result = fails(&world, "EXECUTOR_ERROR").await;
+    assert!(reason(&result).contains("not an output object"), "{result}");
+}
+
+#[tokio::test]
+async fn an_unknown_runtime_or_work_folder_is_the_operator_s_to_mend() {
+    let mut world = World::new("echo {}").await;
+    world.set("STEPWES_CONTAINER", "lxc");
+    let result = fails(&world, "SYSTEM_ERROR").await;
+    assert!(reason(&result).contains("STEPWES_CONTAINER"), "{result}");
+    let mut world = World::new("echo {}").await;
+    world.set("STEPWES_WORK_DIR", "/proc/nothing");
+    let result = fails(&world, "SYSTEM_ERROR").await;
+    assert!(reason(&result).contains("STEPWES_WORK_DIR"), "{result}");
+}
+
+#[tokio::test]
+async fn a_task_without_its_variables_says_which_and_writes_its_exit_file() {
+    let mut world = World::new("echo {}").await;
+    world.set("STEPWES_TOKEN", "");
+    let ended = world.run().await;
+    assert_eq!(ended.code, Some(70));
+    assert!(ended.log.contains("STEPWES_TOKEN"), "{}", ended.log);
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_while_staging_is_told() {
+    // A file system of one megabyte, in a mount namespace of its own; not every machine allows it.
+    const SMALL: &str = "mount -t tmpfs -o size=1m tmpfs \"$STEPWES_WORK_DIR\" && exec \"$@\"";
+    let wrapper = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", SMALL, "sh"];
+    let allowed = std::process::Command::new("unshare")
+        .args(&wrapper[1..6])
+        .arg("mount -t tmpfs tmpfs /mnt")
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !allowed {
+        eprintln!("skipped: this machine does not allow mounts in a user namespace (unshare -rm)");
+        return;
+    }
+    let world = World::new("echo {}").await;
+    let large = "x".repeat(3 << 20);
+    world.attach("large", &large);
+    world.request(&json!({"attachments": [
+        {"name": "main.cwl", "size": 17}, {"name": "large", "size": large.len()},
+    ]}));
+    let task = world.command_under(&wrapper).spawn().expect("started");
+    assert_eq!(world.end(task).await.code, Some(0));
+    let result = world.result().expect("a result");
+    assert_eq!(result["outcome"], "SYSTEM_ERROR");
+    assert!(reason(&result).contains("disk is full"), "{result}");
+    assert!(reason(&result).contains("\"large\""), "{result}");
+}

@@ -1,0 +1,8 @@
+//! The real binary against a small AWS in this process, with a stub of cwltool.
+
+mod aws;
+mod bad;
+mod good;
+mod real;
+mod stop;
+mod world;

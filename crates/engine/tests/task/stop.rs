@@ -1,0 +1,136 @@
+//! Tasks that are told to stop: nothing is left running, and what there is to say is said.
+
+use std::{fs, time::Duration};
+
+use nix::sys::signal::Signal;
+
+use crate::{
+    aws::Verdict,
+    world::{RUN, World, is_alive, signal},
+};
+
+/// A stub with a grandchild in a session of its own that ignores every polite signal. It has
+/// written the pids of both when it says "ready".
+const TREE: &str = r#"
+setsid sh -c 'trap "" TERM INT HUP; echo $$ > "$0"; while :; do sleep 0.1; done' "$(dirname "$0")/../grandchild" &
+while [ ! -s "$(dirname "$0")/../grandchild" ]; do sleep 0.01; done
+echo $$ > "$(dirname "$0")/../child"
+echo ready
+"#;
+
+async fn ready(world: &World) -> [String; 2] {
+    world.aws.wait_until(|_| world.segments("stdout").contains("ready")).await;
+    ["child", "grandchild"].map(|name| fs::read_to_string(world.place(name)).expect("a pid"))
+}
+
+#[tokio::test]
+async fn a_stopped_task_ends_its_engine_and_all_that_it_started() {
+    let world =
+        World::new(&format!("trap 'echo bye; exit 15' TERM\n{TREE}\nwhile :; do sleep 0.1; done"))
+            .await;
+    let task = world.start();
+    let pids = ready(&world).await;
+    signal(&task, Signal::SIGTERM);
+    signal(&task, Signal::SIGINT);
+    let ended = world.end(task).await;
+    assert_eq!(ended.code, Some(75), "{}", ended.log);
+    for pid in pids {
+        assert!(!is_alive(&pid), "{pid} lives on");
+    }
+    let result = world.result().expect("a result");
+    assert_eq!(result["outcome"], "STOPPED");
+    assert_eq!(result["exit_code"], 15);
+    assert_eq!(world.work("logs/stdout").as_deref(), Some("ready\nbye\n"));
+    let calls = world.aws.s3_calls();
+    assert_eq!(calls.last(), Some(&format!("PUT work/{RUN}/1/result.json")));
+}
+
+#[tokio::test]
+async fn an_engine_that_will_not_stop_is_killed() {
+    let mut world = World::new(&format!("trap '' TERM\n{TREE}\nwhile :; do sleep 0.1; done")).await;
+    world.set("STEPWES_STOP_GRACE_SECONDS", "1");
+    let task = world.start();
+    let pids = ready(&world).await;
+    signal(&task, Signal::SIGTERM);
+    assert_eq!(world.end(task).await.code, Some(75));
+    for pid in pids {
+        assert!(!is_alive(&pid), "{pid} lives on");
+    }
+    assert_eq!(world.result().expect("a result")["exit_code"], 137);
+}
+
+#[tokio::test]
+async fn what_an_engine_leaves_behind_ends_with_it() {
+    let world = World::new(&format!("{TREE}\necho {{}} | tail -1; exit 3")).await;
+    let ended = world.run().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    let pid = fs::read_to_string(world.place("grandchild")).expect("a pid");
+    assert!(!is_alive(&pid), "{pid} lives on");
+    assert_eq!(world.result().expect("a result")["exit_code"], 3);
+}
+
+#[tokio::test]
+async fn a_task_that_is_stopped_in_staging_says_so_without_an_exit_code() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/a.cwl", listener.local_addr().expect("an address"));
+    let world = World::new("echo {}").await;
+    world.request(&serde_json::json!({"workflow_url": url, "attachments": []}));
+    let task = world.start();
+    // It has asked for the workflow, and nobody answers.
+    let asked = listener.accept().await.expect("a connection");
+    signal(&task, Signal::SIGTERM);
+    assert_eq!(world.end(task).await.code, Some(75));
+    drop(asked);
+    let result = world.result().expect("a result");
+    assert_eq!(result["outcome"], "STOPPED");
+    assert_eq!(result["exit_code"], serde_json::Value::Null);
+    assert_eq!(world.aws.reports().len(), 1, "RUNNING is not said");
+}
+
+#[tokio::test]
+async fn a_task_that_is_stopped_before_its_claim_writes_nothing() {
+    let mut world = World::new("echo {}").await;
+    // Nobody answers the metadata request, so that there is no claim.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let uri = format!("http://{}", listener.local_addr().expect("an address"));
+    world.set("ECS_CONTAINER_METADATA_URI_V4", &uri);
+    world.aws.answer(Verdict::Refused("unknown"));
+    let task = world.start();
+    let asked = listener.accept().await.expect("a connection");
+    signal(&task, Signal::SIGINT);
+    assert_eq!(world.end(task).await.code, Some(75));
+    drop(asked);
+    assert_eq!(world.aws.reports(), Vec::<serde_json::Value>::new());
+    assert_eq!(world.aws.s3_calls(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_task_that_is_stopped_while_it_uploads_outputs_says_so_and_has_its_logs() {
+    let stub = r#"while [ "$1" != --outdir ]; do shift; done; echo x > "$2/x"; echo '{}'"#;
+    let world = World::new(stub).await;
+    let key = format!("outputs/{RUN}/1/x");
+    world.aws.go_silent(&key);
+    let task = world.start();
+    world.aws.wait_until(|aws| aws.s3_calls().contains(&format!("PUT {key}"))).await;
+    signal(&task, Signal::SIGTERM);
+    assert_eq!(world.end(task).await.code, Some(75));
+    let result = world.result().expect("a result");
+    assert_eq!(result["outcome"], "STOPPED");
+    assert_eq!(result["exit_code"], 0);
+    assert_eq!(world.work("logs/stdout").as_deref(), Some("{}\n"));
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_does_not_keep_a_stopped_task_from_its_end() {
+    let mut world = World::new("echo ready; sleep 1000").await;
+    world.set("STEPWES_STOP_GRACE_SECONDS", "1");
+    let task = world.start();
+    world.aws.wait_until(|_| world.segments("stdout").contains("ready")).await;
+    for name in ["logs/stdout", "logs/stderr", "result.json"] {
+        world.aws.go_silent(&format!("work/{RUN}/1/{name}"));
+    }
+    signal(&task, Signal::SIGTERM);
+    let ended = tokio::time::timeout(Duration::from_secs(60), world.end(task)).await;
+    assert_eq!(ended.expect("it ends").code, Some(75));
+    assert_eq!(world.result(), None);
+}
