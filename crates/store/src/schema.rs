@@ -131,7 +131,8 @@ pub(crate) fn owner_shard(owner: &str, shard: u8) -> String {
 
 /// The shard that a run is listed in: from the random end of its id.
 pub(crate) fn shard_of(run_id: RunId) -> u8 {
-    run_id.to_string().bytes().last().unwrap_or_default() % OWNER_SHARDS
+    let digit = run_id.to_string().chars().last().and_then(|digit| digit.to_digit(16));
+    u8::try_from(digit.unwrap_or_default()).unwrap_or_default() % OWNER_SHARDS
 }
 
 /// The sort key of one shard of the counts.
