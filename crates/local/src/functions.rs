@@ -1,0 +1,140 @@
+//! The functions, set up as the template does it, for the embedded AWS.
+
+use std::time::Duration;
+
+use axum::Router;
+use chrono::TimeDelta;
+use stepwes_cloud::{Aws, http::frame};
+use stepwes_core::engines::Engines;
+
+use crate::{
+    arn,
+    lambda::{Functions, handler, name},
+    options::{ServeError, ServeOptions},
+};
+
+/// The functions that are invoked: by the state machine, by engine tasks, by the schedule.
+pub(crate) fn invoked(aws: &Aws, options: &ServeOptions) -> Result<Functions, ServeError> {
+    let internal = |error: Box<dyn std::error::Error + Send + Sync>| ServeError::Internal(error);
+    let run_timeout_seconds = seconds(options.run_timeout, MAX_RUN_SECONDS);
+    let advance = stepwes_advance::State::new(
+        stepwes_advance::Settings {
+            table: arn::TABLE.to_owned(),
+            max_attempts: options.max_attempts,
+            run_timeout_seconds,
+        },
+        aws,
+    );
+    let report = stepwes_report::State::new(
+        stepwes_report::Settings {
+            table: arn::TABLE.to_owned(),
+            bucket: arn::BUCKET.to_owned(),
+            data_role_arn: arn::DATA_ROLE.to_owned(),
+            input_buckets: Vec::new(),
+        },
+        aws,
+    )
+    .map_err(|error| internal(error.into()))?;
+    let collect = stepwes_collect::State::new(
+        stepwes_collect::Settings {
+            table: arn::TABLE.to_owned(),
+            bucket: arn::BUCKET.to_owned(),
+            cluster: arn::CLUSTER.to_owned(),
+            max_attempts: options.max_attempts,
+            run_timeout_seconds,
+        },
+        aws,
+    );
+    let reconcile = stepwes_reconcile::State::new(
+        stepwes_reconcile::Settings {
+            table: arn::TABLE.to_owned(),
+            bucket: arn::BUCKET.to_owned(),
+            cluster: arn::CLUSTER.to_owned(),
+            state_machine_arn: arn::STATE_MACHINE.to_owned(),
+            grace_seconds: seconds(options.reconcile_grace, MAX_GRACE_SECONDS),
+        },
+        aws,
+    )
+    .map_err(|error| internal(error.into()))?;
+    Ok(Functions::default()
+        .with(
+            name::ADVANCE,
+            handler(move |input| {
+                let state = advance.clone();
+                async move { stepwes_advance::handle(&state, input).await }
+            }),
+        )
+        .with(
+            name::COLLECT,
+            handler(move |input| {
+                let state = collect.clone();
+                async move { stepwes_collect::handle(&state, input).await }
+            }),
+        )
+        .with(
+            name::RECONCILE,
+            handler(move |event| {
+                let state = reconcile.clone();
+                async move { stepwes_reconcile::handle(&state, event).await }
+            }),
+        )
+        .with(
+            name::REPORT,
+            handler(move |request| {
+                let state = report.clone();
+                async move { stepwes_report::handle(&state, request).await }
+            }),
+        ))
+}
+
+/// The longest that one attempt may take, in seconds: ten days.
+const MAX_RUN_SECONDS: u32 = 864_000;
+/// The longest that reconcile may wait, in seconds: a day.
+const MAX_GRACE_SECONDS: u32 = 86_400;
+
+/// Whole seconds, at least one and at most `max`.
+fn seconds(duration: Duration, max: u32) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX).clamp(1, max)
+}
+
+/// The routes of the API functions, in their frame.
+pub(crate) fn api(
+    aws: &Aws,
+    options: &ServeOptions,
+    engines: Engines,
+    presign_url: &str,
+) -> Router {
+    let submit = stepwes_submit::State::new(
+        aws,
+        stepwes_submit::Settings {
+            table: arn::TABLE.to_owned(),
+            bucket: arn::BUCKET.to_owned(),
+            state_machine_arn: arn::STATE_MACHINE.to_owned(),
+            engines: engines.clone(),
+            schemes: stepwes_submit::Settings::SCHEMES.map(str::to_owned).to_vec(),
+            limits: stepwes_submit::Limits {
+                max_request_bytes: options.max_request_bytes,
+                ..stepwes_submit::Limits::default()
+            },
+            idempotency: TimeDelta::days(stepwes_submit::Settings::IDEMPOTENCY_DAYS.into()),
+        },
+    );
+    let mut settings =
+        stepwes_status::Settings::new(arn::TABLE.to_owned(), arn::BUCKET.to_owned(), engines);
+    settings.public_url.clone_from(&options.public_url);
+    settings.presign_url = Some(presign_url.to_owned());
+    let status = stepwes_status::State::new(aws, settings);
+    let cancel = stepwes_cancel::State::new(
+        aws,
+        stepwes_cancel::Settings {
+            table: arn::TABLE.to_owned(),
+            state_machine_arn: arn::STATE_MACHINE.to_owned(),
+            cluster: arn::CLUSTER.to_owned(),
+        },
+    );
+    frame(
+        stepwes_submit::router(submit)
+            .merge(stepwes_status::router(status))
+            .merge(stepwes_cancel::router(cancel)),
+    )
+}

@@ -1,0 +1,38 @@
+//! The embedded AWS: what stepwes uses of DynamoDB, S3, Step Functions, Lambda, ECS and STS, on one
+//! machine, with the WES API in front of it.
+//!
+//! [`start`] opens a folder and serves it: the public port has the API (the routers of submit,
+//! status and cancel) and the presigned S3 URLs that it hands out; an internal loopback port has
+//! every AWS service, for our own functions and for the engine tasks. Engine tasks are child
+//! processes in sessions of their own. They outlive the server and report to the next one of the
+//! same folder; whatever was under way when a server was killed goes on when the next one starts.
+//!
+//! Only what stepwes uses is embedded. Anything else is refused, naming operation and field, as is
+//! a state machine that would need it.
+
+pub mod arn;
+mod aws_error;
+mod calls;
+mod credentials;
+mod dynamodb;
+mod ecs;
+mod engines;
+mod folder;
+mod functions;
+mod gateway;
+mod lambda;
+mod ledger;
+mod life;
+mod listener;
+mod options;
+mod public;
+pub mod s3;
+mod server;
+mod sigv4;
+mod states;
+mod sts;
+mod worker;
+
+pub use calls::{STATE_TRANSITION, Service};
+pub use options::{ServeError, ServeOptions};
+pub use server::{LeftRunning, LeftTask, Server, start, stop_runs};

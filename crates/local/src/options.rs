@@ -1,0 +1,162 @@
+//! What a server is started with, and why it may not start.
+
+use std::{io, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use thiserror::Error;
+
+/// What a server is started with. [`ServeOptions::default`] is `stepwes serve` without flags.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// The folder that everything is kept in; made when it is not there.
+    pub dir: PathBuf,
+    /// The address or name that the public port is on.
+    pub host: String,
+    /// The public port; 0 for any that is free.
+    pub port: u16,
+    /// The URL under which others reach the server, when it is not the one they ask for.
+    pub public_url: Option<String>,
+    /// Whether to serve others than this machine without asking them who they are.
+    pub allow_anonymous: bool,
+    /// The program of the engine task; `stepwes-engine` beside the running program when none.
+    pub engine_path: Option<PathBuf>,
+    /// Where workflow engines are looked for before `PATH`, after `<dir>/engines/bin`.
+    pub engines_path_dirs: Vec<PathBuf>,
+    /// How many engine tasks run at once, the others wait; the number of cores, at least 2, when
+    /// none.
+    pub max_engines: Option<NonZeroUsize>,
+    /// How engines get containers: `auto`, `docker`, `singularity`, `podman` or `none`.
+    pub container: String,
+    /// How long a task that is told to stop has before every process of it is killed.
+    pub stop_timeout: Duration,
+    /// How long an engine that is told to stop has before its task kills it; shorter than
+    /// `stop_timeout`.
+    pub stop_grace: Duration,
+    /// How often runs are looked after that something went wrong with.
+    pub reconcile_interval: Duration,
+    /// How long a run may be without a sign of life before it is looked after.
+    pub reconcile_grace: Duration,
+    /// How large a request may be, in bytes.
+    pub max_request_bytes: u64,
+    /// How long one attempt may take.
+    pub run_timeout: Duration,
+    /// How many attempts a run has.
+    pub max_attempts: u32,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::from(".stepwes"),
+            host: "127.0.0.1".to_owned(),
+            port: 8080,
+            public_url: None,
+            allow_anonymous: false,
+            engine_path: None,
+            engines_path_dirs: Vec::new(),
+            max_engines: None,
+            container: "auto".to_owned(),
+            stop_timeout: Duration::from_secs(120),
+            stop_grace: Duration::from_secs(20),
+            reconcile_interval: Duration::from_secs(15),
+            reconcile_grace: Duration::from_secs(10),
+            max_request_bytes: 256 << 20,
+            run_timeout: Duration::from_secs(10 * 24 * 3600),
+            max_attempts: 3,
+        }
+    }
+}
+
+/// Why a server does not start: what is wrong, then what to do.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The folder cannot be made or written.
+    #[error(
+        "cannot write to {}: {source}\nUse --dir to name a folder that you may write to",
+        dir.display()
+    )]
+    Dir {
+        /// The folder.
+        dir: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Another server uses the folder.
+    #[error(
+        "another stepwes server{} uses {}\nStop it first, or give this one a folder of its own with --dir",
+        pid.as_deref().map(|pid| format!(" (pid {pid})")).unwrap_or_default(),
+        dir.display()
+    )]
+    InUse {
+        /// The folder.
+        dir: PathBuf,
+        /// The other server's pid, when it is known.
+        pid: Option<String>,
+    },
+    /// The public port cannot be listened on.
+    #[error(
+        "cannot listen on {host}:{port}: {source}\nUse --port to choose another port, or --port 0 for any"
+    )]
+    Port {
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The internal port, which living engines know, is taken by another program.
+    #[error(
+        "cannot listen on the internal port {port}: {source}\nEngines that still run report to this \
+         port. Stop the program that took it; or, if you can do without what those engines do, \
+         delete {}",
+        file.display()
+    )]
+    InternalPort {
+        /// The port.
+        port: u16,
+        /// The file that it is kept in.
+        file: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The host is one that others reach, and nobody would be asked who they are.
+    #[error(
+        "{host} can be reached by others, and this server asks nobody who they are: whoever reaches \
+         it can run programs here\nListen on 127.0.0.1 and put a proxy with authentication in \
+         front, or accept it with --no-auth"
+    )]
+    Open {
+        /// The host.
+        host: String,
+    },
+    /// The program of the engine task is not there.
+    #[error("cannot find the engine task's program {}\nInstall stepwes-engine beside stepwes, or name it with --engine", path.display())]
+    NoEngine {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// `public_url` is not a URL.
+    #[error(
+        "{url:?} is not an http or https URL with a host\nUse --public-url https://wes.example.org"
+    )]
+    PublicUrl {
+        /// What was given.
+        url: String,
+    },
+    /// A file in the folder cannot be used.
+    #[error(
+        "cannot open {}: {source}\nIt may be damaged, or from another version; move {} away to \
+         start afresh",
+        file.display(),
+        file.display()
+    )]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Something that should not go wrong.
+    #[error("the embedded AWS does not start: {0}")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

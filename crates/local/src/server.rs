@@ -1,0 +1,535 @@
+//! The server: everything put together, started and taken down.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use aws_credential_types::Credentials as AwsCredentials;
+use axum::body::Body;
+use chrono::{TimeDelta, Utc};
+use http::{HeaderValue, Request, StatusCode};
+use serde_json::json;
+use stepwes_cloud::{Aws, aws::Endpoint};
+use stepwes_core::{RunId, RunState, task::env};
+use tokio::{net::TcpListener, sync::Notify};
+use uuid::Uuid;
+
+use crate::{
+    arn,
+    calls::{Calls, Service},
+    credentials::{self, Principals},
+    dynamodb::{self, DynamoDb},
+    ecs::{Definition, Ecs},
+    engines::{self, SearchPath},
+    folder::Folder,
+    functions,
+    gateway::Gateway,
+    lambda::{Functions, name},
+    ledger::{self, Ledger},
+    life::Life,
+    listener::HttpServer,
+    options::{ServeError, ServeOptions},
+    public::{Guard, Public},
+    s3::{Credentials, Hooks, S3Endpoint},
+    states::{self, States},
+    sts::Sts,
+};
+
+/// How long the requests that are being answered have when the server goes down.
+const REQUESTS_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the tasks' requests have: they are repeated to the next server.
+const TASKS_PATIENCE: Duration = Duration::from_millis(500);
+/// How often expired items are deleted.
+const SWEEP_EVERY: Duration = Duration::from_secs(300);
+/// How often stopped tasks are forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(3600);
+
+/// A running server.
+pub struct Server {
+    url: String,
+    internal_url: String,
+    aws: Aws,
+    calls: Arc<Calls>,
+    public: Arc<Public>,
+    public_http: HttpServer,
+    internal_http: HttpServer,
+    states: Arc<States>,
+    ecs: Arc<Ecs>,
+    life: Life,
+    reconcile_now: Arc<Notify>,
+    /// Last: the lock is let go of when nothing uses the folder any more.
+    folder: Folder,
+}
+
+/// What goes on after a server has gone down.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeftRunning {
+    /// The tasks whose processes live on. They report to the next server of the folder.
+    pub tasks: Vec<LeftTask>,
+    /// How many tasks wait for a slot; the next server starts them.
+    pub waiting: usize,
+}
+
+/// A task whose process lives on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftTask {
+    /// The run that it is for.
+    pub run_id: Option<String>,
+    /// The pid of its engine task, which leads a session of its own.
+    pub pid: i32,
+}
+
+/// Starts a server.
+///
+/// # Errors
+/// [`ServeError`], which says what is wrong and what to do.
+pub async fn start(options: ServeOptions) -> Result<Server, ServeError> {
+    check(&options).await?;
+    let engine = engine_path(&options)?;
+    let folder = Folder::open(&options.dir).await?;
+    let dir = folder.path.clone();
+    // The public port first: it is what most often cannot be had.
+    let public_listener = listen(&options).await?;
+    let public_address = public_listener.local_addr().map_err(internal)?;
+    let internal_listener = folder.listen().await?;
+    let internal_address = internal_listener.local_addr().map_err(internal)?;
+    let internal_url = format!("http://{internal_address}");
+    let url = url_of(&options.host, public_address);
+
+    let principals =
+        Principals::load(&dir).map_err(|error| unusable(dir.join(credentials::FILE), error))?;
+    let aws = aws_at(&internal_url, &principals);
+    let calls = Arc::new(Calls::default());
+    let ledger = Ledger::open(&dir).map_err(|error| unusable(dir.join(ledger::FILE), error))?;
+    let ledger = Arc::new(ledger);
+    let dynamodb =
+        DynamoDb::open(&dir).map_err(|error| unusable(dir.join(dynamodb::FILE), error))?;
+    let keys = Arc::new(Credentials::new());
+    keys.add(&principals.service.access_key_id, &principals.service.secret_access_key);
+    let counted = Arc::clone(&calls);
+    let hooks = Hooks {
+        on_call: Some(Arc::new(move |operation| counted.enter(Service::S3, operation))),
+        on_created: None,
+    };
+    let s3 = S3Endpoint::open(&dir.join("s3"), &[arn::BUCKET], Arc::clone(&keys), hooks)
+        .map_err(|error| unusable(dir.join("s3"), error))?;
+    let in_ledger = |error| unusable(dir.join(ledger::FILE), error);
+    let sts = Sts::load(Arc::clone(&ledger), keys).await.map_err(in_ledger)?;
+
+    let mut first = vec![dir.join("engines/bin")];
+    first.extend(options.engines_path_dirs.iter().cloned());
+    let search = SearchPath::new(first, std::env::var_os("PATH").as_deref());
+    let found = engines::find(&search);
+
+    let life = Life::default();
+    let functions = Arc::new(functions::invoked(&aws, &options)?);
+    let definition = Definition {
+        environment: task_environment(&options, &internal_url, &principals, &search),
+        dir: dir.clone(),
+        engine,
+        internal_url: internal_url.clone(),
+        slots: slots(options.max_engines),
+        stop_timeout: options.stop_timeout,
+    };
+    let ecs = Ecs::load(Arc::clone(&ledger), definition, life.clone()).await.map_err(in_ledger)?;
+    let machine = states::run_machine().map_err(|error| ServeError::Internal(error.into()))?;
+    let states = States::load(
+        machine,
+        ledger,
+        Arc::clone(&ecs),
+        Arc::clone(&functions),
+        Arc::clone(&calls),
+        life.clone(),
+        on_end(&functions, &calls, &life),
+    )
+    .await
+    .map_err(in_ledger)?;
+    let gateway = Arc::new(Gateway {
+        principals,
+        calls: Arc::clone(&calls),
+        dynamodb: dynamodb.clone(),
+        s3: s3.clone(),
+        sts,
+        ecs: Arc::clone(&ecs),
+        states: Arc::clone(&states),
+        functions: Arc::clone(&functions),
+    });
+    let internal_http = HttpServer::start(internal_listener, move |request| {
+        let gateway = Arc::clone(&gateway);
+        async move { gateway.call(request).await }
+    });
+    aws.store(arn::TABLE)
+        .create_table()
+        .await
+        .map_err(|error| ServeError::Internal(error.into()))?;
+
+    let presign_host = url.strip_prefix("http://").unwrap_or_default();
+    let public = Arc::new(Public {
+        router: RwLock::new(functions::api(&aws, &options, found.engines, &url)),
+        s3,
+        ecs: Arc::clone(&ecs),
+        guard: Guard::new(&options.host, options.public_url.as_deref()),
+        presign_host: HeaderValue::from_str(presign_host)
+            .map_err(|error| ServeError::Internal(error.into()))?,
+        presign_url: url.clone(),
+    });
+    let answering = Arc::clone(&public);
+    let public_http = HttpServer::start(public_listener, move |request| {
+        let public = Arc::clone(&answering);
+        async move { public.call(request).await }
+    });
+    let reconcile_now = Arc::new(Notify::new());
+    spawn_timers(&life, &functions, &calls, dynamodb, &ecs, &options, &reconcile_now);
+    if let Some(program) = found.unknown {
+        ask_for_version(program, search, &life, &public, &aws, &options);
+    }
+    Ok(Server {
+        url,
+        internal_url,
+        aws,
+        calls,
+        public,
+        public_http,
+        internal_http,
+        states,
+        ecs,
+        life,
+        reconcile_now,
+        folder,
+    })
+}
+
+impl Server {
+    /// Where the API is, for somebody on this machine.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Where the embedded AWS is.
+    #[must_use]
+    pub fn internal_url(&self) -> &str {
+        &self.internal_url
+    }
+
+    /// The folder that everything is kept in, absolute.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.folder.path
+    }
+
+    /// The AWS calls since the server started, as `<service>:<operation>`.
+    #[must_use]
+    pub fn calls(&self) -> BTreeMap<String, u64> {
+        self.calls.snapshot()
+    }
+
+    /// The embedded AWS with all rights, for tests.
+    #[must_use]
+    pub const fn aws(&self) -> &Aws {
+        &self.aws
+    }
+
+    /// Looks after runs that something went wrong with now, and not only when the timer says so.
+    pub fn reconcile(&self) {
+        self.reconcile_now.notify_one();
+    }
+
+    /// Goes down: accepts nothing more, answers what has been asked, and leaves the engines
+    /// running. They repeat their reports until the next server of the folder takes them.
+    pub async fn shutdown(self) -> LeftRunning {
+        self.public_http.stop(REQUESTS_PATIENCE).await;
+        self.ecs.close();
+        self.life.end().await;
+        self.internal_http.stop(TASKS_PATIENCE).await;
+        let live = self.ecs.live();
+        let tasks: Vec<_> = live
+            .iter()
+            .filter_map(|task| {
+                Some(LeftTask { run_id: task.run_id().map(str::to_owned), pid: task.process?.pid })
+            })
+            .collect();
+        LeftRunning { waiting: live.len() - tasks.len(), tasks }
+    }
+
+    /// Cancels every run that has not ended, and waits until all have. `progress` is told how many
+    /// there still are, each time that changes.
+    ///
+    /// # Errors
+    /// When the run table cannot be read.
+    pub async fn stop_runs(&self, mut progress: impl FnMut(usize)) -> Result<usize, ServeError> {
+        let store = self.aws.store(arn::TABLE);
+        let mut asked = BTreeSet::new();
+        let mut told = None;
+        loop {
+            let mut left = BTreeSet::new();
+            for state in RunState::ALL.into_iter().filter(|state| !state.is_terminal()) {
+                let until = Utc::now() + TimeDelta::seconds(1);
+                let runs = store
+                    .unfinished(state, until, STOPPED_AT_ONCE)
+                    .await
+                    .map_err(|error| ServeError::Internal(error.into()))?;
+                left.extend(runs);
+            }
+            if told != Some(left.len()) {
+                progress(left.len());
+                told = Some(left.len());
+            }
+            if left.is_empty() && self.states.running().is_empty() && self.ecs.live().is_empty() {
+                return Ok(asked.len());
+            }
+            for run in left {
+                if asked.insert(run) {
+                    self.cancel(run).await;
+                }
+            }
+            self.reconcile();
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn cancel(&self, run: RunId) {
+        let path = format!("{}/runs/{run}/cancel", stepwes_core::wes::BASE_PATH);
+        let Ok(request) = Request::post(path).body(Body::empty()) else { return };
+        let answer = self.public.api(request).await;
+        // A run that failed meanwhile is 403, and has ended as well.
+        if !answer.status().is_success() && answer.status() != StatusCode::FORBIDDEN {
+            tracing::warn!(%run, status = %answer.status(), "a run was not cancelled");
+        }
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// How many runs [`Server::stop_runs`] reads of each state at once.
+const STOPPED_AT_ONCE: u32 = 1000;
+/// How often [`Server::stop_runs`] looks.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// `stepwes serve --stop-runs`: takes up what an earlier server left in the folder, cancels every
+/// run, waits until all have ended, and goes down. Gives how many there were.
+///
+/// # Errors
+/// As [`start`]; another server that uses the folder has to be stopped before.
+pub async fn stop_runs(
+    options: ServeOptions,
+    progress: impl FnMut(usize),
+) -> Result<usize, ServeError> {
+    let server = start(ServeOptions { port: 0, ..options }).await?;
+    let stopped = server.stop_runs(progress).await;
+    server.shutdown().await;
+    stopped
+}
+
+fn internal(error: std::io::Error) -> ServeError {
+    ServeError::Internal(error.into())
+}
+
+fn unusable(
+    file: PathBuf,
+    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> ServeError {
+    ServeError::File { file, source: error.into() }
+}
+
+async fn check(options: &ServeOptions) -> Result<(), ServeError> {
+    if let Some(url) = &options.public_url {
+        let usable = url::Url::parse(url)
+            .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        if !usable {
+            return Err(ServeError::PublicUrl { url: url.clone() });
+        }
+    }
+    if options.allow_anonymous {
+        return Ok(());
+    }
+    let host = bare(&options.host);
+    // A name that cannot be resolved fails when it is listened on, with its own message.
+    let mut addresses = match tokio::net::lookup_host((host, 0)).await {
+        Ok(addresses) => addresses,
+        Err(_) => return Ok(()),
+    };
+    if addresses.all(|address| address.ip().is_loopback()) {
+        Ok(())
+    } else {
+        Err(ServeError::Open { host: options.host.clone() })
+    }
+}
+
+/// The host without an IPv6 address' brackets.
+fn bare(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+async fn listen(options: &ServeOptions) -> Result<TcpListener, ServeError> {
+    TcpListener::bind((bare(&options.host), options.port)).await.map_err(|source| {
+        ServeError::Port { host: options.host.clone(), port: options.port, source }
+    })
+}
+
+fn url_of(host: &str, address: SocketAddr) -> String {
+    let port = address.port();
+    match bare(host).parse::<IpAddr>() {
+        Ok(IpAddr::V4(ip)) if ip.is_unspecified() => format!("http://127.0.0.1:{port}"),
+        Ok(IpAddr::V6(ip)) if ip.is_unspecified() => format!("http://[::1]:{port}"),
+        Ok(IpAddr::V6(ip)) => format!("http://[{ip}]:{port}"),
+        _ => format!("http://{host}:{port}"),
+    }
+}
+
+fn engine_path(options: &ServeOptions) -> Result<PathBuf, ServeError> {
+    let path = match &options.engine_path {
+        Some(path) => path.clone(),
+        None => std::env::current_exe().map_err(internal)?.with_file_name("stepwes-engine"),
+    };
+    // Absolute, as tasks start in folders of their own.
+    std::path::absolute(&path)
+        .ok()
+        .filter(|path| path.is_file())
+        .ok_or(ServeError::NoEngine { path })
+}
+
+fn slots(asked: Option<NonZeroUsize>) -> usize {
+    asked.map_or_else(
+        || std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2)),
+        NonZeroUsize::get,
+    )
+}
+
+fn aws_at(url: &str, principals: &Principals) -> Aws {
+    let key = &principals.service;
+    Aws::at(Endpoint {
+        url: url.to_owned(),
+        region: arn::REGION.to_owned(),
+        credentials: AwsCredentials::new(
+            &key.access_key_id,
+            &key.secret_access_key,
+            None,
+            None,
+            "stepwes-local",
+        ),
+    })
+}
+
+/// The task definition's environment. Nothing of the server's own gets through but what a program
+/// needs: neither the operator's AWS credentials nor proxies.
+fn task_environment(
+    options: &ServeOptions,
+    internal_url: &str,
+    principals: &Principals,
+    search: &SearchPath,
+) -> Vec<(String, OsString)> {
+    let mut environment: Vec<(String, OsString)> = Vec::new();
+    let mut set = |name: &str, value: OsString| environment.push((name.to_owned(), value));
+    for name in ["HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "XDG_RUNTIME_DIR"] {
+        if let Some(value) = std::env::var_os(name) {
+            set(name, value);
+        }
+    }
+    set("PATH", search.variable());
+    set("AWS_ENDPOINT_URL", internal_url.into());
+    set("AWS_REGION", arn::REGION.into());
+    set("AWS_ACCESS_KEY_ID", principals.task.access_key_id.clone().into());
+    set("AWS_SECRET_ACCESS_KEY", principals.task.secret_access_key.clone().into());
+    set("AWS_EC2_METADATA_DISABLED", "true".into());
+    set(env::BUCKET, arn::BUCKET.into());
+    set(env::REPORT_FUNCTION, name::REPORT.into());
+    set(env::S3_PATH_STYLE, "true".into());
+    set(env::CONTAINER, options.container.clone().into());
+    set(env::STOP_GRACE, options.stop_grace.as_secs().to_string().into());
+    environment
+}
+
+/// Tells reconcile of each execution that ended otherwise than well.
+fn on_end(functions: &Arc<Functions>, calls: &Arc<Calls>, life: &Life) -> states::EndedHook {
+    let (functions, calls, life) = (Arc::clone(functions), Arc::clone(calls), life.clone());
+    Arc::new(move |event| {
+        let (functions, calls) = (Arc::clone(&functions), Arc::clone(&calls));
+        life.spawn(async move {
+            calls.enter(Service::Lambda, "Invoke");
+            // A failure has been logged, and the timer comes again.
+            let _ = functions.invoke(name::RECONCILE, event).await;
+        });
+    })
+}
+
+fn spawn_timers(
+    life: &Life,
+    functions: &Arc<Functions>,
+    calls: &Arc<Calls>,
+    dynamodb: DynamoDb,
+    ecs: &Arc<Ecs>,
+    options: &ServeOptions,
+    reconcile_now: &Arc<Notify>,
+) {
+    let (functions, calls) = (Arc::clone(functions), Arc::clone(calls));
+    let (interval, now) = (options.reconcile_interval, Arc::clone(reconcile_now));
+    life.spawn(async move {
+        loop {
+            calls.enter(Service::Lambda, "Invoke");
+            // A failure has been logged, and the timer comes again.
+            let _ = functions.invoke(name::RECONCILE, schedule_event()).await;
+            // Early, when somebody asks; late is what the timer is for.
+            let _ = tokio::time::timeout(interval, now.notified()).await;
+        }
+    });
+    life.spawn(async move {
+        loop {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            if dynamodb.sweep().await.is_err() {
+                return;
+            }
+        }
+    });
+    let ecs = Arc::clone(ecs);
+    life.spawn(async move {
+        loop {
+            ecs.forget_old(Utc::now()).await;
+            tokio::time::sleep(FORGET_EVERY).await;
+        }
+    });
+}
+
+/// What EventBridge Scheduler sends.
+fn schedule_event() -> serde_json::Value {
+    json!({
+        "version": "0",
+        "id": Uuid::new_v4().to_string(),
+        "detail-type": "Scheduled Event",
+        "source": "aws.events",
+        "account": arn::ACCOUNT,
+        "time": stepwes_core::clock::wes_time(Utc::now()),
+        "region": arn::REGION,
+        "resources": [],
+        "detail": {},
+    })
+}
+
+/// Asks an engine for its version in the background, as that takes seconds, and then says it in
+/// service-info.
+fn ask_for_version(
+    program: PathBuf,
+    search: SearchPath,
+    life: &Life,
+    public: &Arc<Public>,
+    aws: &Aws,
+    options: &ServeOptions,
+) {
+    let (public, aws, options) = (Arc::clone(public), aws.clone(), options.clone());
+    life.spawn(async move {
+        if let Some(engines) = engines::ask(&program, &search).await {
+            let router = functions::api(&aws, &options, engines, &public.presign_url);
+            *public.router.write().unwrap_or_else(PoisonError::into_inner) = router;
+        }
+    });
+}

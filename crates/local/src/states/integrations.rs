@@ -1,0 +1,119 @@
+//! The services that a Task state can call, with the results and errors that Step Functions makes
+//! of their answers.
+
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    States,
+    machine::{ECS_RUN_TASK_SYNC, LAMBDA_INVOKE},
+};
+use crate::{
+    aws_error::AwsError,
+    calls::Service,
+    ecs::{self, Task},
+    ledger::LedgerError,
+};
+
+/// `startedBy` of the tasks that an execution starts.
+pub(super) const STARTED_BY: &str = "AWS Step Functions";
+/// Why an execution stops a task.
+pub(super) const STOP_REASON: &str = "The execution no longer waits for the task.";
+
+/// An error as `ErrorEquals` and a Catch see it.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: String,
+    pub(super) cause: String,
+}
+
+impl Failure {
+    fn new(error: impl Into<String>, cause: impl Into<String>) -> Self {
+        Self { error: error.into(), cause: cause.into() }
+    }
+}
+
+/// Calls the resource and waits for its end. When it is cancelled, an ECS task is told to stop and
+/// not waited for; a function runs on (as in AWS).
+pub(super) async fn run(
+    states: &States,
+    resource: &str,
+    arguments: &Value,
+    client_token: String,
+    canceled: &CancellationToken,
+) -> Result<Value, Failure> {
+    match resource {
+        LAMBDA_INVOKE => invoke(states, arguments).await,
+        ECS_RUN_TASK_SYNC => run_task(states, arguments, client_token, canceled).await,
+        other => Err(Failure::new(
+            "States.Runtime",
+            format!("the embedded AWS does not implement the resource {other}"),
+        )),
+    }
+}
+
+async fn invoke(states: &States, arguments: &Value) -> Result<Value, Failure> {
+    let wrong = |what: String| Failure::new("Lambda.InvalidParameterValueException", what);
+    let mut payload = &Value::Null;
+    let mut function = None;
+    for (name, value) in arguments.as_object().into_iter().flatten() {
+        match (name.as_str(), value) {
+            ("FunctionName", Value::String(name)) => function = Some(name),
+            ("Payload", value) => payload = value,
+            (other, _) => {
+                return Err(wrong(format!(
+                    "lambda:invoke: the embedded AWS does not implement the argument {other}"
+                )));
+            }
+        }
+    }
+    let function = function.ok_or_else(|| wrong("FunctionName is required".to_owned()))?;
+    let Some(name) = states.functions.find(function) else {
+        return Err(Failure::new(
+            "Lambda.ResourceNotFoundException",
+            format!("Function not found: {function}"),
+        ));
+    };
+    states.calls.enter(Service::Lambda, "Invoke");
+    match states.functions.invoke(name, payload.clone()).await {
+        Ok(output) => {
+            Ok(json!({ "ExecutedVersion": "$LATEST", "Payload": output, "StatusCode": 200 }))
+        }
+        Err(error) => {
+            let cause = json!(error).to_string();
+            Err(Failure::new(error.error_type, cause))
+        }
+    }
+}
+
+async fn run_task(
+    states: &States,
+    arguments: &Value,
+    client_token: String,
+    canceled: &CancellationToken,
+) -> Result<Value, Failure> {
+    let refused = |error: AwsError| Failure::new(format!("ECS.{}", error.code), error.message);
+    let failed = |error: LedgerError| Failure::new("ECS.ServerException", error.to_string());
+    let request = ecs::run_task_request(arguments, STARTED_BY, client_token).map_err(refused)?;
+    states.calls.enter(Service::Ecs, "RunTask");
+    let task = request.run(&states.ecs).await.map_err(refused)?;
+    let stopped = tokio::select! {
+        stopped = states.ecs.stopped(&task.id) => stopped.map_err(failed)?,
+        () = canceled.cancelled() => {
+            states.ecs.stop(&task.id, STOP_REASON).await.map_err(failed)?
+        }
+    };
+    let stopped = stopped
+        .ok_or_else(|| Failure::new("ECS.ServerException", "the task is not known any more"))?;
+    outcome(&stopped)
+}
+
+/// What `.sync` makes of a task that stopped.
+fn outcome(task: &Task) -> Result<Value, Failure> {
+    let told = ecs::pascal_case(&task.describe(true));
+    if task.exit_code == Some(0) {
+        Ok(told)
+    } else {
+        Err(Failure::new("States.TaskFailed", told.to_string()))
+    }
+}

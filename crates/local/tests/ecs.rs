@@ -1,0 +1,312 @@
+//! ECS: tasks as processes, driven by the SDK's client.
+
+mod common;
+
+use std::{fs, num::NonZeroUsize, time::Duration};
+
+use aws_sdk_ecs::{
+    Client,
+    error::ProvideErrorMetadata as _,
+    operation::run_task::builders::RunTaskFluentBuilder,
+    types::{ContainerOverride, DesiredStatus, KeyValuePair, Tag, Task, TaskOverride},
+};
+use stepwes_local::{Server, arn};
+
+use common::{hold, release, serve, serve_with, until};
+
+fn run_task(client: &Client, variables: &[(&str, &str)]) -> RunTaskFluentBuilder {
+    let mut container = ContainerOverride::builder().name("engine");
+    for (name, value) in variables {
+        let variable = KeyValuePair::builder().name(*name).value(*value).build();
+        container = container.environment(variable);
+    }
+    client
+        .run_task()
+        .cluster(arn::CLUSTER)
+        .task_definition(arn::TASK_DEFINITION)
+        .overrides(TaskOverride::builder().container_overrides(container.build()).build())
+}
+
+async fn started(request: RunTaskFluentBuilder) -> String {
+    let answer = request.send().await.expect("accepted");
+    assert!(answer.failures().is_empty());
+    answer.tasks()[0].task_arn().expect("an ARN").to_owned()
+}
+
+async fn describe(client: &Client, task: &str) -> Task {
+    let answer =
+        client.describe_tasks().cluster(arn::CLUSTER).tasks(task).send().await.expect("described");
+    answer.tasks()[0].clone()
+}
+
+async fn until_status(client: &Client, task: &str, status: &str) -> Task {
+    until(&format!("{task} is {status}"), || async {
+        describe(client, task).await.last_status() == Some(status)
+    })
+    .await;
+    describe(client, task).await
+}
+
+fn folder_of(server: &Server, task: &str) -> std::path::PathBuf {
+    server.dir().join("tasks").join(task.rsplit('/').next().expect("an id"))
+}
+
+fn is_alive(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+#[tokio::test]
+async fn a_task_runs_with_its_environment_and_nothing_of_the_servers() {
+    let rig = serve("env | sort > env.txt; echo said; echo cried >&2; exit 3").await;
+    let ecs = rig.server.aws().ecs();
+    let tag = Tag::builder().key("stepwes:run_id").value("x").build();
+    let task = started(
+        run_task(&ecs, &[("STEPWES_RUN_ID", "a run"), ("STEPWES_CONTAINER", "none")])
+            .tags(tag)
+            .started_by("a test"),
+    )
+    .await;
+    let stopped = until_status(&ecs, &task, "STOPPED").await;
+    assert_eq!(stopped.containers()[0].exit_code(), Some(3));
+    assert_eq!(stopped.containers()[0].name(), Some("engine"));
+    assert_eq!(stopped.stop_code().map(|code| code.as_str()), Some("EssentialContainerExited"));
+    assert_eq!(stopped.started_by(), Some("a test"));
+    assert!(stopped.started_at().is_some() && stopped.stopped_at().is_some());
+
+    let folder = folder_of(&rig.server, &task);
+    assert_eq!(fs::read_to_string(folder.join("log")).expect("a log"), "said\ncried\n");
+    assert!(!folder.join("work").exists(), "the working folder is removed");
+    let environment = fs::read_to_string(folder.join("env.txt")).expect("written");
+    let has = |line: &str| environment.lines().any(|there| there.starts_with(line));
+    assert!(has("STEPWES_RUN_ID=a run") && has("STEPWES_BUCKET=runs"), "{environment}");
+    assert!(has("STEPWES_CONTAINER=none"), "an override wins: {environment}");
+    assert!(has(&format!("AWS_ENDPOINT_URL={}", rig.server.internal_url())), "{environment}");
+    assert!(has("ECS_CONTAINER_METADATA_URI_V4=http://127.0.0.1:"), "{environment}");
+    assert!(!environment.contains("CARGO"), "{environment}");
+    let service = common::key(&rig.server, "service");
+    assert!(!environment.contains(service.secret_access_key()), "{environment}");
+}
+
+#[tokio::test]
+async fn a_task_that_is_killed_says_so_in_its_exit_code() {
+    let rig = serve("kill -9 $$").await;
+    let ecs = rig.server.aws().ecs();
+    let task = started(run_task(&ecs, &[])).await;
+    let stopped = until_status(&ecs, &task, "STOPPED").await;
+    assert_eq!(stopped.containers()[0].exit_code(), Some(137));
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_be_started_is_a_task_that_failed_to_start() {
+    let rig = serve("exit 0").await;
+    fs::write(rig.folder.path().join("engine"), "#!/nonexistent\n").expect("written");
+    let ecs = rig.server.aws().ecs();
+    let task = started(run_task(&ecs, &[])).await;
+    let stopped = until_status(&ecs, &task, "STOPPED").await;
+    assert_eq!(stopped.stop_code().map(|code| code.as_str()), Some("TaskFailedToStart"));
+    let reason = stopped.stopped_reason().expect("a reason");
+    assert!(reason.starts_with("ResourceInitializationError"), "{reason}");
+    assert_eq!(stopped.containers()[0].exit_code(), None);
+}
+
+#[tokio::test]
+async fn what_a_task_leaves_behind_is_killed_before_it_has_stopped() {
+    let rig = serve("(trap '' TERM HUP; exec sleep 600) & echo $! > left; exit 0").await;
+    let ecs = rig.server.aws().ecs();
+    let task = started(run_task(&ecs, &[])).await;
+    until_status(&ecs, &task, "STOPPED").await;
+    let left = fs::read_to_string(folder_of(&rig.server, &task).join("left")).expect("written");
+    assert!(!is_alive(&left));
+}
+
+#[tokio::test]
+async fn a_stopped_task_is_asked_first() {
+    let rig = serve("trap 'exit 75' TERM; : > ready; while :; do sleep 0.01; done").await;
+    let ecs = rig.server.aws().ecs();
+    let task = started(run_task(&ecs, &[])).await;
+    let ready = folder_of(&rig.server, &task).join("ready");
+    until("the task is ready", || async { ready.exists() }).await;
+    let stopping = ecs.stop_task().cluster(arn::CLUSTER).task(&task).reason("enough");
+    let told = stopping.send().await.expect("accepted");
+    assert_eq!(told.task().and_then(Task::desired_status), Some("STOPPED"));
+    let stopped = until_status(&ecs, &task, "STOPPED").await;
+    assert_eq!(stopped.containers()[0].exit_code(), Some(75));
+    assert_eq!(stopped.stop_code().map(|code| code.as_str()), Some("UserInitiated"));
+    assert_eq!(stopped.stopped_reason(), Some("enough"));
+}
+
+#[tokio::test]
+async fn a_tree_that_ignores_sigterm_is_killed_whole() {
+    // The inner shell leaves the process group, not the session.
+    let script = "trap '' TERM\nset -m\n(trap '' TERM; sleep 600 & echo $! > inner; wait) &\n\
+                  echo $$ > outer\nwhile :; do sleep 1; done";
+    let rig = serve_with(script, |options| {
+        options.stop_timeout = Duration::from_millis(100);
+    })
+    .await;
+    let ecs = rig.server.aws().ecs();
+    let task = started(run_task(&ecs, &[])).await;
+    let folder = folder_of(&rig.server, &task);
+    let pid =
+        |name: &str| fs::read_to_string(folder.join(name)).ok().filter(|text| text.ends_with('\n'));
+    until("the tree is there", || async { pid("inner").is_some() && pid("outer").is_some() }).await;
+    ecs.stop_task().cluster(arn::CLUSTER).task(&task).send().await.expect("accepted");
+    let stopped = until_status(&ecs, &task, "STOPPED").await;
+    assert_eq!(stopped.containers()[0].exit_code(), Some(137));
+    assert!(!is_alive(&pid("inner").expect("a pid")));
+    assert!(!is_alive(&pid("outer").expect("a pid")));
+}
+
+#[tokio::test]
+async fn tasks_wait_for_a_slot_in_their_order_and_a_waiting_one_stops_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("log");
+    let script = format!("echo $NAME >> '{}'\n{}", log.display(), hold(folder.path(), "pipe"));
+    let rig = serve_with(&script, |options| {
+        options.max_engines = NonZeroUsize::new(1);
+    })
+    .await;
+    let ecs = rig.server.aws().ecs();
+    let mut tasks = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        tasks.push(started(run_task(&ecs, &[("NAME", name)])).await);
+    }
+    until_status(&ecs, &tasks[0], "RUNNING").await;
+    for waiting in &tasks[1..] {
+        assert_eq!(describe(&ecs, waiting).await.last_status(), Some("PROVISIONING"));
+    }
+    ecs.stop_task().cluster(arn::CLUSTER).task(&tasks[1]).send().await.expect("accepted");
+    let stopped = describe(&ecs, &tasks[1]).await;
+    assert_eq!(stopped.last_status(), Some("STOPPED"));
+    assert_eq!(stopped.containers()[0].exit_code(), None);
+    for task in [&tasks[0], &tasks[2], &tasks[3]] {
+        until_status(&ecs, task, "RUNNING").await;
+        release(folder.path(), "pipe").await;
+        until_status(&ecs, task, "STOPPED").await;
+    }
+    assert_eq!(fs::read_to_string(&log).expect("a log"), "a\nc\nd\n");
+}
+
+#[tokio::test]
+async fn one_client_token_is_one_task() {
+    let rig = serve("echo x >> ../../../starts").await;
+    let ecs = rig.server.aws().ecs();
+    let ask = || run_task(&ecs, &[("A", "1")]).client_token("token");
+    let first = started(ask()).await;
+    assert_eq!(started(ask()).await, first);
+    until_status(&ecs, &first, "STOPPED").await;
+    assert_eq!(started(ask()).await, first);
+    let other = run_task(&ecs, &[("A", "2")]).client_token("token").send().await;
+    assert_eq!(other.expect_err("refused").code(), Some("ConflictException"));
+    let starts = fs::read_to_string(rig.folder.path().join("starts")).expect("a log");
+    assert_eq!(starts, "x\n");
+}
+
+#[tokio::test]
+async fn tasks_are_listed_page_by_page() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = serve_with(&hold(folder.path(), "pipe"), |options| {
+        options.max_engines = NonZeroUsize::new(1);
+    })
+    .await;
+    let ecs = rig.server.aws().ecs();
+    let mut tasks = Vec::new();
+    for _ in 0..5 {
+        tasks.push(started(run_task(&ecs, &[])).await);
+    }
+    tasks.sort();
+    let mut listed = Vec::new();
+    let mut next = None;
+    loop {
+        let page = ecs
+            .list_tasks()
+            .cluster(arn::CLUSTER)
+            .max_results(2)
+            .set_next_token(next)
+            .send()
+            .await
+            .expect("listed");
+        assert!(page.task_arns().len() <= 2);
+        listed.extend(page.task_arns().to_vec());
+        next = page.next_token().map(str::to_owned);
+        if next.is_none() {
+            break;
+        }
+    }
+    assert_eq!(listed, tasks);
+    for task in &tasks {
+        ecs.stop_task().cluster(arn::CLUSTER).task(task).send().await.expect("accepted");
+    }
+    for task in &tasks {
+        until_status(&ecs, task, "STOPPED").await;
+    }
+    let list = |status| ecs.list_tasks().cluster("stepwes").desired_status(status).send();
+    assert!(list(DesiredStatus::Running).await.expect("listed").task_arns().is_empty());
+    assert_eq!(list(DesiredStatus::Stopped).await.expect("listed").task_arns(), tasks);
+}
+
+#[tokio::test]
+async fn what_is_not_embedded_or_wrong_is_refused_by_name() {
+    let rig = serve("exit 0").await;
+    let ecs = rig.server.aws().ecs();
+    let code_and_message = |error: &aws_sdk_ecs::error::ErrorMetadata| {
+        format!("{} {}", error.code().unwrap_or_default(), error.message().unwrap_or_default())
+    };
+    let refusals = [
+        (run_task(&ecs, &[]).cluster("other"), "ClusterNotFoundException"),
+        (run_task(&ecs, &[]).task_definition("other"), "ClientException"),
+        (run_task(&ecs, &[]).count(2), "InvalidParameterException count"),
+        (run_task(&ecs, &[]).group("g"), "InvalidParameterException ecs:RunTask"),
+        (run_task(&ecs, &[("A=B", "x")]), "InvalidParameterException environment"),
+    ];
+    for (request, expected) in refusals {
+        let error = request.send().await.expect_err(expected);
+        let told = code_and_message(error.meta());
+        assert!(told.starts_with(expected), "{told}");
+    }
+    let error = run_task(&ecs, &[]).group("g").send().await.expect_err("refused");
+    assert!(error.message().is_some_and(|told| told.contains("`group`")), "{error:?}");
+    let error = ecs.list_clusters().send().await.expect_err("refused");
+    let told = code_and_message(error.meta());
+    assert!(
+        told.starts_with("UnknownOperationException") && told.contains("ListClusters"),
+        "{told}"
+    );
+
+    let missing = format!("{}{}", arn::TASK_PREFIX, "0".repeat(32));
+    let answer =
+        ecs.describe_tasks().cluster(arn::CLUSTER).tasks(&missing).send().await.expect("answered");
+    assert_eq!(answer.failures()[0].arn(), Some(missing.as_str()));
+    assert_eq!(answer.failures()[0].reason(), Some("MISSING"));
+    let error =
+        ecs.stop_task().cluster(arn::CLUSTER).task(&missing).send().await.expect_err("refused");
+    assert_eq!(error.message(), Some("The referenced task was not found."));
+}
+
+#[tokio::test]
+async fn a_task_learns_its_arn_from_its_metadata_endpoint_and_nobody_else_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = format!(
+        "printf %s \"$ECS_CONTAINER_METADATA_URI_V4\" > uri.tmp; mv uri.tmp uri\n{}",
+        hold(folder.path(), "pipe")
+    );
+    let rig = serve(&script).await;
+    let ecs = rig.server.aws().ecs();
+    let task = started(run_task(&ecs, &[])).await;
+    let uri = folder_of(&rig.server, &task).join("uri");
+    until("the task says its address", || async { uri.exists() }).await;
+    let uri = fs::read_to_string(uri).expect("readable");
+    let told = common::get_json(&format!("{uri}/task")).await;
+    assert_eq!(told["TaskARN"], task.as_str());
+    assert_eq!(common::get_json(&uri).await["Name"], "engine");
+    let id = task.rsplit('/').next().expect("an id");
+    let guessed = format!("{}/task/{id}/task", rig.server.internal_url());
+    assert_eq!(common::http().get(guessed).send().await.expect("answered").status(), 404);
+    release(folder.path(), "pipe").await;
+    until_status(&ecs, &task, "STOPPED").await;
+    assert_eq!(
+        common::http().get(format!("{uri}/task")).send().await.expect("answered").status(),
+        404
+    );
+}

@@ -1,0 +1,258 @@
+//! The server is killed, and the next one goes on: no run is lost, nothing is done twice.
+
+mod common;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use stepwes_local::{ServeOptions, start};
+
+use common::{
+    hold, options, release, stub_engine as stub, submit, this_binary, try_submit, until,
+    until_state,
+};
+
+/// Not a test: the engine task of the others.
+#[tokio::test]
+#[ignore = "is run by the server"]
+async fn stub_engine() {
+    common::stub::run().await;
+}
+
+/// Not a test: the server of the others, below the folder `TEST_FOLDER`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "is run by the other tests"]
+async fn server_process() {
+    let folder = std::path::PathBuf::from(std::env::var_os("TEST_FOLDER").expect("set"));
+    let server = start(ServeOptions {
+        dir: folder.join("stepwes"),
+        port: 0,
+        engine_path: Some(folder.join("engine")),
+        reconcile_interval: Duration::from_secs(1),
+        reconcile_grace: Duration::from_secs(1),
+        ..ServeOptions::default()
+    })
+    .await
+    .expect("started");
+    let temporary = folder.join("url.tmp");
+    fs::write(&temporary, server.url()).expect("written");
+    fs::rename(temporary, folder.join("url")).expect("renamed");
+    std::future::pending::<()>().await;
+}
+
+/// A server in a process of its own; killed when it is dropped.
+struct Process {
+    child: Child,
+    url: String,
+}
+
+impl Process {
+    async fn start(folder: &Path) -> Self {
+        let url = folder.join("url");
+        if url.exists() {
+            fs::remove_file(&url).expect("removed");
+        }
+        let (program, arguments) = this_binary("server_process");
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(folder.join("server.log"))
+            .expect("a log");
+        let child = Command::new(program)
+            .args(arguments)
+            .env("TEST_FOLDER", folder)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn()
+            .expect("started");
+        let mut process = Self { child, url: String::new() };
+        until("the server starts", || async { url.exists() }).await;
+        process.url = fs::read_to_string(url).expect("readable");
+        process
+    }
+
+    /// `kill -9`.
+    fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("ended");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.end();
+        }
+    }
+}
+
+/// The lines of the stub's log: run, attempt, pid.
+fn started(folder: &Path) -> Vec<(String, u32, i32)> {
+    let text = fs::read_to_string(folder.join("starts")).unwrap_or_default();
+    text.lines()
+        .map(|line| {
+            let words: Vec<_> = line.split(' ').collect();
+            (
+                words[0].to_owned(),
+                words[1].parse().expect("a number"),
+                words[2].parse().expect("a pid"),
+            )
+        })
+        .collect()
+}
+
+fn is_alive(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+/// A folder with an engine that logs its starts and waits at the pipes of that name.
+fn prepare(holds: &[&str]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let mut exports = vec![("STUB_LOG", path("starts"))];
+    for name in ["STUB_HOLD_RUNNING", "STUB_HOLD_DONE"] {
+        if holds.contains(&name) {
+            hold(folder.path(), name);
+            exports.push((name, path(name)));
+        }
+    }
+    let exports: Vec<_> = exports.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    common::engine(folder.path(), &stub(&exports));
+    folder
+}
+
+#[tokio::test]
+async fn an_engine_that_lives_on_is_found_again_and_finishes_its_run() {
+    let folder = prepare(&["STUB_HOLD_RUNNING"]);
+    let server = Process::start(folder.path()).await;
+    let run = submit(&server.url).await;
+    until_state(&server.url, &run, "RUNNING").await;
+    server.kill();
+    let server = Process::start(folder.path()).await;
+    until_state(&server.url, &run, "RUNNING").await;
+    release(folder.path(), "STUB_HOLD_RUNNING").await;
+    until_state(&server.url, &run, "COMPLETE").await;
+    assert_eq!(started(folder.path()).len(), 1);
+}
+
+#[tokio::test]
+async fn an_engine_that_finished_while_no_server_was_there_has_finished_its_run() {
+    let folder = prepare(&["STUB_HOLD_DONE"]);
+    let server = Process::start(folder.path()).await;
+    let run = submit(&server.url).await;
+    let result = folder.path().join(format!("stepwes/s3/runs/work/{run}/1/result.json"));
+    until("the result is written", || async { result.exists() }).await;
+    server.kill();
+    release(folder.path(), "STUB_HOLD_DONE").await;
+    let pid = started(folder.path())[0].2;
+    until("the engine ends", || async { !is_alive(pid) }).await;
+    let server = Process::start(folder.path()).await;
+    until_state(&server.url, &run, "COMPLETE").await;
+    assert_eq!(started(folder.path()).len(), 1);
+}
+
+#[tokio::test]
+async fn an_engine_that_died_with_the_server_is_a_lost_attempt_and_tried_again() {
+    let folder = prepare(&["STUB_HOLD_RUNNING"]);
+    let server = Process::start(folder.path()).await;
+    let run = submit(&server.url).await;
+    until_state(&server.url, &run, "RUNNING").await;
+    server.kill();
+    let pid = started(folder.path())[0].2;
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("killed");
+    until("the engine ends", || async { !is_alive(pid) }).await;
+    let server = Process::start(folder.path()).await;
+    until_state(&server.url, &run, "COMPLETE").await;
+    let attempts: Vec<_> = started(folder.path()).into_iter().map(|start| start.1).collect();
+    assert_eq!(attempts, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_run_that_was_being_cancelled_is_cancelled_by_the_next_server() {
+    let folder = prepare(&["STUB_HOLD_RUNNING"]);
+    let server = Process::start(folder.path()).await;
+    let run = submit(&server.url).await;
+    until_state(&server.url, &run, "RUNNING").await;
+    let pid = started(folder.path())[0].2;
+    // The engine cannot die while it is stopped, and the server dies first.
+    kill(Pid::from_raw(pid), Signal::SIGSTOP).expect("stopped");
+    let cancel = format!("{}/ga4gh/wes/v1/runs/{run}/cancel", server.url);
+    let answer = common::http().post(cancel).send().await.expect("answered");
+    assert_eq!(answer.status(), 200);
+    server.kill();
+    assert!(is_alive(pid));
+    kill(Pid::from_raw(pid), Signal::SIGCONT).expect("continued");
+    let server = Process::start(folder.path()).await;
+    until_state(&server.url, &run, "CANCELED").await;
+    assert!(!is_alive(pid));
+    assert_eq!(started(folder.path()).len(), 1);
+}
+
+#[tokio::test]
+async fn killed_again_and_again_at_any_moment_every_run_ends_and_none_is_run_twice() {
+    let folder = prepare(&[]);
+    let mut runs = BTreeSet::new();
+    // Moments from before the first request is answered until most of the work is done.
+    for milliseconds in [3, 11, 23, 40, 70, 110, 170] {
+        let server = Process::start(folder.path()).await;
+        let url = server.url.clone();
+        let submitting = tokio::spawn(async move {
+            let submitted = futures::future::join_all((0..3).map(|_| try_submit(&url))).await;
+            submitted.into_iter().flatten().collect::<Vec<_>>()
+        });
+        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        server.kill();
+        runs.extend(submitting.await.expect("done"));
+    }
+    let server = Process::start(folder.path()).await;
+    runs.insert(submit(&server.url).await);
+    for run in &runs {
+        until_state(&server.url, run, "COMPLETE").await;
+    }
+    let starts = started(folder.path());
+    let distinct: BTreeSet<_> = starts.iter().map(|(run, attempt, _)| (run, attempt)).collect();
+    assert_eq!(distinct.len(), starts.len(), "{starts:?}");
+    assert!(starts.iter().all(|(_, attempt, _)| *attempt == 1), "{starts:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_asked_to_leaves_its_engines_running_and_says_which() {
+    let folder = prepare(&["STUB_HOLD_RUNNING"]);
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let script =
+        stub(&[("STUB_LOG", &path("starts")), ("STUB_HOLD_RUNNING", &path("STUB_HOLD_RUNNING"))]);
+    let server = start(options(folder.path(), &script)).await.expect("started");
+    let run = submit(server.url()).await;
+    until_state(server.url(), &run, "RUNNING").await;
+    let left = server.shutdown().await;
+    let pid = started(folder.path())[0].2;
+    assert_eq!(left.waiting, 0);
+    assert_eq!(left.tasks.len(), 1);
+    assert_eq!((left.tasks[0].run_id.as_deref(), left.tasks[0].pid), (Some(run.as_str()), pid));
+    assert!(is_alive(pid));
+
+    let mut told = Vec::new();
+    let stopped = stepwes_local::stop_runs(options(folder.path(), &script), |left| told.push(left))
+        .await
+        .expect("stopped");
+    assert_eq!((stopped, told.as_slice()), (1, [1, 0].as_slice()));
+    assert!(!is_alive(pid));
+    let server = start(options(folder.path(), &script)).await.expect("started");
+    assert_eq!(common::state(server.url(), &run).await, "CANCELED");
+    server.shutdown().await;
+}
