@@ -118,9 +118,14 @@ pub fn restore_path(mut request: Request) -> Request {
         }
         path.extend(utf8_percent_encode(part, NOT_IN_PATHS));
     }
-    if let Some(query) = request.uri().query() {
+    // A `#` in the path made a fragment of the query; the parameters are kept apart as well.
+    let query = match request.uri().query() {
+        Some(query) => query.to_owned(),
+        None => request.query_string_parameters().to_query_string(),
+    };
+    if !query.is_empty() {
         path.push('?');
-        path.push_str(query);
+        path.push_str(&query);
     }
     if let Ok(uri) = path.parse::<Uri>() {
         *request.uri_mut() = uri;
@@ -181,4 +186,105 @@ where
         tracing::warn!(%failure, error_type = failure.error_type(), "the step failed");
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use axum::extract::Query;
+    use http::StatusCode;
+    use serde_json::json;
+    use tracing::Level;
+
+    fn restored(raw_path: &str, query: &str, stage: &str) -> Request {
+        let event = json!({
+            "version": "2.0", "routeKey": "$default", "rawPath": raw_path, "rawQueryString": query,
+            "headers": {"host": "example.org"}, "isBase64Encoded": false,
+            "requestContext": {
+                "http": {"method": "GET", "path": raw_path}, "stage": stage, "timeEpoch": 0,
+            },
+        });
+        let request = lambda_http::request::from_str(&event.to_string()).expect("an event");
+        restore_path(request)
+    }
+
+    #[test]
+    fn a_path_that_api_gateway_has_decoded_is_encoded_again() {
+        for (raw, expected) in [
+            ("/a/b", "/a/b"),
+            ("/a b/c#d", "/a%20b/c%23d"),
+            ("/ü", "/%C3%BC"),
+            ("/50%", "/50%25"),
+            ("/50% of", "/50%25%20of"),
+            ("/100%ag", "/100%25ag"),
+            ("/a%20b", "/a%20b"),
+            ("/a\"<b>{c}", "/a%22%3Cb%3E%7Bc%7D"),
+            ("/../x", "/../x"),
+            ("", "/"),
+        ] {
+            let request = restored(raw, "x=%20&y=1", "$default");
+            assert_eq!(request.uri().path(), expected, "{raw}");
+            let query: Query<BTreeMap<String, String>> =
+                Query::try_from_uri(request.uri()).expect("a query");
+            let read: Vec<_> = query.iter().map(|(name, value)| (&**name, &**value)).collect();
+            assert_eq!(read, [("x", " "), ("y", "1")], "{raw}");
+        }
+    }
+
+    #[test]
+    fn a_stage_before_the_path_is_taken_off_and_kept_for_urls() {
+        for (raw, stage, path, prefix) in [
+            ("/prod/ga4gh", "prod", "/ga4gh", Some("/prod")),
+            ("/prod", "prod", "/", Some("/prod")),
+            ("/production/x", "prod", "/production/x", None),
+            ("/ga4gh", "prod", "/ga4gh", None),
+            ("/ga4gh", "$default", "/ga4gh", None),
+        ] {
+            let request = restored(raw, "", stage);
+            assert_eq!(request.uri().path(), path, "{raw}");
+            let kept = request.extensions().get::<StagePrefix>().map(|prefix| prefix.0.as_str());
+            assert_eq!(kept, prefix, "{raw}");
+        }
+    }
+
+    #[test]
+    fn text_is_sent_byte_for_byte_and_json_as_it_is() {
+        let keep = |content_type: &str| {
+            let response = http::Response::builder()
+                .status(StatusCode::OK)
+                .header(header::CONTENT_TYPE, content_type)
+                .body(axum::body::Body::empty())
+                .expect("a response");
+            keep_bytes(response).headers().get(header::CONTENT_ENCODING).cloned()
+        };
+        assert_eq!(keep("text/plain; charset=utf-8").expect("an encoding"), "identity");
+        assert_eq!(keep("application/json"), None);
+    }
+
+    #[test]
+    fn a_log_level_stands_alone_or_with_its_targets() {
+        let debug = targets("debug").expect("a level");
+        assert!(debug.would_enable("anything", &Level::DEBUG));
+        let default = targets(DEFAULT_LOG).expect("targets");
+        assert!(default.would_enable("stepwes_cloud::http", &Level::INFO));
+        assert!(!default.would_enable("hyper", &Level::INFO));
+        let some = targets("stepwes_store=trace,off").expect("targets");
+        assert!(some.would_enable("stepwes_store", &Level::TRACE));
+        assert!(!some.would_enable("hyper", &Level::ERROR));
+        assert!(targets("stepwes=loud").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_step_fails_by_its_name_also_when_its_event_cannot_be_read() {
+        let double = |n: u32| async move {
+            n.checked_mul(2).ok_or_else(|| StepFailure::StaleAttempt("too much".to_owned()))
+        };
+        assert_eq!(step(json!(2), &double).await, Ok(4));
+        let failed = step(json!(u32::MAX), &double).await.expect_err("too much");
+        assert_eq!(failed.error_type(), "Stepwes.StaleAttempt");
+        let unread = step::<u32, _, _, _>(json!("x"), &double).await.expect_err("no number");
+        assert_eq!(unread.error_type(), "Stepwes.Internal");
+    }
 }

@@ -88,6 +88,24 @@ mod tests {
     }
 
     #[test]
+    fn the_contract_has_every_path_and_no_other() {
+        let contract = include_str!("../../../../docs/openapi.yaml");
+        let declared: Vec<_> = contract
+            .lines()
+            .filter(|line| line.starts_with("  /") && line.ends_with(':'))
+            .collect();
+        let served: Vec<_> = TABLE
+            .iter()
+            .filter_map(|(path, _)| path.strip_prefix(BASE_PATH))
+            .map(|path| format!("  {}:", path.replace("{*", "{")))
+            .collect();
+        for path in &served {
+            assert!(declared.contains(&path.as_str()), "{path} is not in the contract");
+        }
+        assert_eq!(declared.len(), served.len());
+    }
+
+    #[test]
     fn a_path_knows_its_methods() {
         for (path, methods) in [
             ("/", Some(READ)),

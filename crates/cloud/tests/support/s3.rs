@@ -1,0 +1,110 @@
+//! S3 as far as the API functions use it, on a map.
+
+use axum::{
+    body::Body,
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use http::{Method, StatusCode, Uri, header, request::Parts};
+use percent_encoding::percent_decode_str;
+
+use super::{BUCKET, Inner};
+
+/// How many keys a page of a listing has: few, so that tests see more than one.
+const PAGE: usize = 3;
+
+/// The operation that a request is.
+pub(super) fn operation(method: &Method, uri: &Uri) -> &'static str {
+    let in_bucket = uri.path().trim_start_matches('/').contains('/');
+    match (method, in_bucket && !uri.path().ends_with(&format!("{BUCKET}/"))) {
+        (&Method::PUT, true) => "PutObject",
+        (&Method::GET, true) => "GetObject",
+        (&Method::GET, false) => "ListObjectsV2",
+        (&Method::HEAD, true) => "HeadObject",
+        (&Method::DELETE, true) => "DeleteObject",
+        other => panic!("S3 is not asked for {other:?} {uri}"),
+    }
+}
+
+pub(super) fn serve(inner: &mut Inner, operation: &str, parts: &Parts, body: Bytes) -> Response {
+    let key = parts.uri.path().strip_prefix(&format!("/{BUCKET}/")).unwrap_or_default();
+    let key = percent_decode_str(key).decode_utf8().expect("a UTF-8 key").into_owned();
+    let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    match operation {
+        "PutObject" => {
+            let content_type = header(header::CONTENT_TYPE).unwrap_or_default().to_owned();
+            inner.objects.insert(key, (body, content_type));
+            StatusCode::OK.into_response()
+        }
+        "DeleteObject" => {
+            inner.objects.remove(&key);
+            StatusCode::NO_CONTENT.into_response()
+        }
+        "ListObjectsV2" => list(inner, parts.uri.query().unwrap_or_default()),
+        _ => match inner.objects.get(&key) {
+            None => {
+                let body = "<Error><Code>NoSuchKey</Code><Message>none</Message></Error>";
+                (StatusCode::NOT_FOUND, body).into_response()
+            }
+            Some((content, content_type)) => {
+                let range = header(header::RANGE).map(|range| parse(range, content.len()));
+                let content = range.clone().map_or(content.clone(), |range| content.slice(range));
+                let status =
+                    if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
+                let length = [(header::CONTENT_LENGTH, content.len().to_string())];
+                let content_type = [(header::CONTENT_TYPE, content_type.clone())];
+                (status, length, content_type, Body::from(content)).into_response()
+            }
+        },
+    }
+}
+
+fn parse(range: &str, len: usize) -> std::ops::Range<usize> {
+    let (first, last) =
+        range.strip_prefix("bytes=").and_then(|r| r.split_once('-')).expect("a range");
+    let last: usize = last.parse().expect("a number");
+    first.parse().expect("a number")..(last + 1).min(len)
+}
+
+fn list(inner: &mut Inner, query: &str) -> Response {
+    let parameter = |name: &str| {
+        query.split('&').find_map(|pair| {
+            let value = pair.strip_prefix(name)?.strip_prefix('=')?;
+            Some(percent_decode_str(value).decode_utf8().expect("UTF-8").into_owned())
+        })
+    };
+    let prefix = parameter("prefix").unwrap_or_default();
+    let after = parameter("continuation-token").unwrap_or_default();
+    let mut found = inner
+        .objects
+        .iter()
+        .filter(|(key, _)| key.starts_with(&prefix) && **key > after)
+        .peekable();
+    let escaped = |key: &str| key.replace('&', "&amp;").replace('<', "&lt;");
+    let mut last = String::new();
+    let mut contents = String::new();
+    for (key, (content, _)) in found.by_ref().take(PAGE) {
+        last = escaped(key);
+        contents.push_str(&format!(
+            "<Contents><Key>{last}</Key><Size>{}</Size></Contents>",
+            content.len()
+        ));
+    }
+    let more = if found.peek().is_some() {
+        format!(
+            "<IsTruncated>true</IsTruncated><NextContinuationToken>{last}</NextContinuationToken>"
+        )
+    } else {
+        "<IsTruncated>false</IsTruncated>".to_owned()
+    };
+    for key in std::mem::take(&mut inner.vanishing) {
+        if let Some(object) = inner.objects.remove(&key)
+            && let Some((whole, _)) = key.split_once(".segments/")
+        {
+            inner.objects.insert(whole.to_owned(), object);
+        }
+    }
+    let namespace = "http://s3.amazonaws.com/doc/2006-03-01/";
+    format!("<ListBucketResult xmlns=\"{namespace}\">{contents}{more}</ListBucketResult>")
+        .into_response()
+}
