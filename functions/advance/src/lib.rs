@@ -108,7 +108,10 @@ async fn preempt(
         system_log: Some(reason::of_lost_attempt(attempt, max_attempts, &reason)),
         ..Change::default()
     };
-    match state.store.transition(run_id, RunEvent::Preempt { attempt, max_attempts }, change).await?
+    match state
+        .store
+        .transition(run_id, RunEvent::Preempt { attempt, max_attempts }, change)
+        .await?
     {
         Transition::Moved(run) | Transition::Repeated(run) => match Next::end(run.state) {
             Some(next) => Ok(ended(next, &run)),
@@ -150,9 +153,7 @@ async fn system_error(
         answer = fail(attempt + 1).await?;
     }
     match answer {
-        Transition::Moved(run) | Transition::Repeated(run) => {
-            Ok(ended(Next::SystemError, &run))
-        }
+        Transition::Moved(run) | Transition::Repeated(run) => Ok(ended(Next::SystemError, &run)),
         Transition::Refused { run, .. } => match run.state {
             // The machine has no attempt yet, so it has started no task.
             RunState::Canceling if attempt == 0 => canceled(state, &run).await,

@@ -45,7 +45,8 @@ mod tests {
 
     #[test]
     fn a_reason_tells_the_functions_message_not_its_json() {
-        let cause = r#"{"errorMessage":"the run table does not answer","errorType":"Stepwes.Unavailable"}"#;
+        let cause =
+            r#"{"errorMessage":"the run table does not answer","errorType":"Stepwes.Unavailable"}"#;
         assert_eq!(
             of_step("Stepwes.Unavailable", cause),
             "a step of the service failed (Stepwes.Unavailable): the run table does not answer. \
@@ -56,7 +57,9 @@ mod tests {
     #[test]
     fn a_reason_needs_no_cause_and_stays_short() {
         let reason = of_step("States.Timeout", "");
-        assert!(reason.starts_with("a step of the service took longer than it may (States.Timeout). "));
+        assert!(
+            reason.starts_with("a step of the service took longer than it may (States.Timeout). ")
+        );
         assert!(of_step(&"E".repeat(9000), &"c".repeat(40_000)).len() < 2000);
     }
 

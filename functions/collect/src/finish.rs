@@ -120,12 +120,8 @@ impl Finisher {
                 return self.system_error_of(run, problem.to_string(), of_engine(result)).await;
             }
         };
-        let collected = CollectedOutputs {
-            run_id: run.run_id,
-            attempt,
-            outputs,
-            files: result.files.clone(),
-        };
+        let collected =
+            CollectedOutputs { run_id: run.run_id, attempt, outputs, files: result.files.clone() };
         self.objects.put_json(&keys::outputs_json(run.run_id), &collected).await?;
 
         if run.state == RunState::Initializing {
@@ -151,11 +147,7 @@ impl Finisher {
     }
 
     /// Holds what the task says that it has uploaded against what is there.
-    async fn missing(
-        &self,
-        run: &Run,
-        result: &TaskResult,
-    ) -> Result<Option<String>, StepFailure> {
+    async fn missing(&self, run: &Run, result: &TaskResult) -> Result<Option<String>, StepFailure> {
         if result.files.is_empty() {
             return Ok(None);
         }
@@ -204,9 +196,9 @@ impl Finisher {
         change: Change,
     ) -> Result<Settled, StepFailure> {
         match self.store.transition(run.run_id, event, change).await? {
-            Transition::Moved(run) | Transition::Repeated(run) | Transition::Refused { run, .. } => {
-                Ok(settled(run))
-            }
+            Transition::Moved(run)
+            | Transition::Repeated(run)
+            | Transition::Refused { run, .. } => Ok(settled(run)),
             Transition::NotFound => Err(StepFailure::RunNotFound(run.run_id)),
         }
     }

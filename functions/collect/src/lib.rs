@@ -170,8 +170,7 @@ async fn collect(state: &State, run: &Run, input: &CollectInput) -> Result<Round
     let task = match claimed_task(state, run, loss::ended_task(input)).await? {
         Claimed::Gone(task) => task,
         Claimed::Live(task_arn) => {
-            let overdue = run.updated_at
-                + TimeDelta::seconds(i64::from(state.run_timeout_seconds))
+            let overdue = run.updated_at + TimeDelta::seconds(i64::from(state.run_timeout_seconds))
                 < state.clock.now();
             if canceling {
                 state.tasks.stop(&task_arn, "stepwes: the run is being cancelled").await?;

@@ -51,7 +51,8 @@ pub fn ended_task(input: &CollectInput) -> Option<EcsTask> {
     }
     let error = input.error.as_ref().filter(|error| error.error == "States.TaskFailed")?;
     let task = serde_json::from_str(&error.cause).unwrap_or_else(|_| salvage(&error.cause));
-    let tells = task.task_arn.is_some() || task.stop_code.is_some() || task.stopped_reason.is_some();
+    let tells =
+        task.task_arn.is_some() || task.stop_code.is_some() || task.stopped_reason.is_some();
     tells.then_some(task)
 }
 

@@ -77,9 +77,11 @@ impl<U: Fn(&str) -> String> Outputs<'_, U> {
     /// A value with every File and Directory in it mapped, however deep.
     fn mapped(&self, value: &Value) -> Result<Value, OutputsError> {
         match value {
-            Value::Array(items) => {
-                items.iter().map(|item| self.mapped(item)).collect::<Result<_, _>>().map(Value::Array)
-            }
+            Value::Array(items) => items
+                .iter()
+                .map(|item| self.mapped(item))
+                .collect::<Result<_, _>>()
+                .map(Value::Array),
             Value::Object(fields) => {
                 let mut fields = fields
                     .iter()

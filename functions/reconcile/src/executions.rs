@@ -1,9 +1,7 @@
 //! What has become of a run's execution.
 
 use aws_sdk_sfn::{
-    Client,
-    error::SdkError,
-    operation::describe_execution::DescribeExecutionError,
+    Client, error::SdkError, operation::describe_execution::DescribeExecutionError,
     types::ExecutionStatus,
 };
 use stepwes_cloud::step::{StepFailure, quote};

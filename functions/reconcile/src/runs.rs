@@ -96,8 +96,11 @@ async fn look(state: &State, run_id: RunId) -> Done {
 async fn settle(state: &State, run: &Run, how: &str) -> Done {
     let attempt = run.attempt;
     let canceling = run.state == RunState::Canceling;
-    let found =
-        if attempt == 0 { Found::Missing } else { state.finisher.find(run.run_id, attempt).await? };
+    let found = if attempt == 0 {
+        Found::Missing
+    } else {
+        state.finisher.find(run.run_id, attempt).await?
+    };
     // A result is the last thing that a task writes: with one, a run that is not being cancelled
     // has ended, whether the task is quite gone or not.
     if !canceling

@@ -98,12 +98,7 @@ async fn live(state: &State) -> Result<Vec<TaskInfo>, StepFailure> {
     Ok(found)
 }
 
-async fn stop(
-    state: &State,
-    run: &Run,
-    task: &TaskInfo,
-    why: &str,
-) -> Result<Repair, StepFailure> {
+async fn stop(state: &State, run: &Run, task: &TaskInfo, why: &str) -> Result<Repair, StepFailure> {
     state.tasks.stop(&task.task_arn, &format!("stepwes: {why}")).await?;
     let action = Action::StopTask { task_arn: task.task_arn.clone() };
     Ok(Repair { run_id: run.run_id, action, reason: why.to_owned() })

@@ -141,11 +141,7 @@ async fn claim(state: &State, request: &ReportRequest) -> Result<Heard, StepFail
     })
 }
 
-async fn run(
-    state: &State,
-    request: &ReportRequest,
-    change: Change,
-) -> Result<Heard, StepFailure> {
+async fn run(state: &State, request: &ReportRequest, change: Change) -> Result<Heard, StepFailure> {
     let Some(run) = state.store.get(request.run_id).await? else {
         return Ok(Err(RefusedReason::Unknown));
     };

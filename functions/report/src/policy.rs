@@ -18,7 +18,9 @@ pub enum PolicyError {
     )]
     Name(String),
     /// The runs bucket among the input buckets: every run could read every other's files.
-    #[error("take the runs bucket {0:?} out of STEPWES_INPUT_BUCKETS: it would open every run's files to every other run")]
+    #[error(
+        "take the runs bucket {0:?} out of STEPWES_INPUT_BUCKETS: it would open every run's files to every other run"
+    )]
     RunsBucket(String),
     /// More buckets than a session policy has room for.
     #[error(
@@ -32,7 +34,9 @@ pub enum PolicyError {
         length: usize,
     },
     /// The role's ARN is no ARN.
-    #[error("STEPWES_DATA_ROLE_ARN {0:?} is no ARN of a role (arn:aws:iam::123456789012:role/name)")]
+    #[error(
+        "STEPWES_DATA_ROLE_ARN {0:?} is no ARN of a role (arn:aws:iam::123456789012:role/name)"
+    )]
     Role(String),
 }
 
@@ -67,10 +71,8 @@ impl Policy {
             return Err(PolicyError::RunsBucket(bucket.to_owned()));
         }
         let arn = |name: &str| format!("arn:{partition}:s3:::{name}");
-        let policy = Self {
-            runs: arn(bucket),
-            inputs: inputs.iter().map(|name| arn(name)).collect(),
-        };
+        let policy =
+            Self { runs: arn(bucket), inputs: inputs.iter().map(|name| arn(name)).collect() };
         let length = policy.of_attempt(RunId::from_uuid(uuid::Uuid::max()), u32::MAX).len();
         if length > MAX_POLICY {
             return Err(PolicyError::TooLong { count: inputs.len(), length });

@@ -1,0 +1,240 @@
+//! advance against an AWS in memory.
+
+#[path = "../../collect/tests/support/mod.rs"]
+mod support;
+
+use stepwes_advance::{Settings, State, handle};
+use stepwes_core::{
+    RunEvent, RunState,
+    step::{AdvanceEvent, AdvanceInput, AdvanceOutput, Next, error_type},
+};
+use support::{SAMPLE_TASK, TABLE, World, event, sample_run};
+
+fn function(world: &World) -> State {
+    let settings = Settings { table: TABLE.to_owned(), max_attempts: 3, run_timeout_seconds: 7200 };
+    State::new(settings, &world.aws)
+}
+
+fn initialize() -> AdvanceInput {
+    event("advance", "initialize")
+}
+
+fn preempt(attempt: u32) -> AdvanceInput {
+    let event = AdvanceEvent::Preempt { attempt, reason: "Spot took\nit back".to_owned() };
+    AdvanceInput { run_id: sample_run(), event }
+}
+
+fn system_error(attempt: u32) -> AdvanceInput {
+    let sample: AdvanceInput = event("advance", "system-error");
+    let AdvanceEvent::SystemError { error, cause, .. } = sample.event else {
+        panic!("another event")
+    };
+    AdvanceInput { event: AdvanceEvent::SystemError { attempt, error, cause }, ..sample }
+}
+
+/// Asks twice, as Step Functions may, and sees that the second answer is the first.
+async fn ask(world: &World, input: AdvanceInput) -> AdvanceOutput {
+    let function = function(world);
+    let first = handle(&function, input.clone()).await.expect("an answer");
+    let history = world.history().await;
+    let second = handle(&function, input).await.expect("the same answer");
+    assert_eq!(first, second, "asked again");
+    assert_eq!(world.history().await, history, "asked again");
+    first
+}
+
+async fn fails(world: &World, input: AdvanceInput) -> &'static str {
+    handle(&function(world), input).await.expect_err("a failure").error_type()
+}
+
+fn way(answer: &AdvanceOutput) -> (Next, u32) {
+    (answer.next, answer.attempt)
+}
+
+#[tokio::test]
+async fn every_sample_event_has_a_way() {
+    let world = World::new().await;
+    world.queued().await;
+    for (name, expected) in [
+        ("initialize", (Next::RunTask, 1)),
+        ("preempt", (Next::RunTask, 2)),
+        ("system-error", (Next::SystemError, 2)),
+        ("system-error-before-the-first-attempt", (Next::SystemError, 2)),
+    ] {
+        let mut input: AdvanceInput = event("advance", name);
+        if let AdvanceEvent::SystemError { attempt, .. } = &mut input.event {
+            *attempt = 2;
+        }
+        assert_eq!(way(&ask(&world, input).await), expected, "{name}");
+    }
+    assert_eq!(support::event_names("advance").len(), 4);
+}
+
+#[tokio::test]
+async fn the_first_attempt_begins_once_with_one_token() {
+    let world = World::new().await;
+    world.queued().await;
+    let answer = ask(&world, initialize()).await;
+    assert_eq!(way(&answer), (Next::RunTask, 1));
+    assert_eq!(answer.timeout_seconds, 7200);
+    assert_eq!(Some(answer.token), world.run().await.token);
+    assert_eq!(world.history().await, [RunState::Queued, RunState::Initializing]);
+}
+
+#[tokio::test]
+async fn a_repeated_initialize_answers_the_same_while_the_engine_runs() {
+    let world = World::new().await;
+    let token = world.running(1, SAMPLE_TASK).await.token;
+    let answer = ask(&world, initialize()).await;
+    assert_eq!((way(&answer), Some(answer.token)), ((Next::RunTask, 1), token));
+}
+
+#[tokio::test]
+async fn a_run_cancelled_before_its_execution_began_is_canceled_and_starts_no_task() {
+    let world = World::new().await;
+    world.queued().await;
+    world.step(RunEvent::Cancel).await;
+    let answer = ask(&world, initialize()).await;
+    assert_eq!(way(&answer), (Next::Canceled, 0));
+    assert_eq!(answer.token.secret(), "");
+    assert_eq!(world.history().await, [RunState::Queued, RunState::Canceling, RunState::Canceled]);
+}
+
+#[tokio::test]
+async fn a_run_cancelled_after_a_lost_answer_starts_the_task_that_report_will_refuse() {
+    let world = World::new().await;
+    world.initializing(1).await;
+    world.step(RunEvent::Cancel).await;
+    assert_eq!(way(&ask(&world, initialize()).await), (Next::RunTask, 1));
+    assert_eq!(world.run().await.state, RunState::Canceling, "no task has been seen stopped");
+}
+
+#[tokio::test]
+async fn an_ended_run_gets_no_attempt() {
+    let world = World::new().await;
+    world.queued().await;
+    world.step(RunEvent::SystemError { attempt: 0 }).await;
+    assert_eq!(way(&ask(&world, initialize()).await), (Next::SystemError, 0));
+}
+
+#[tokio::test]
+async fn a_lost_attempt_is_followed_by_the_next_with_another_token() {
+    let world = World::new().await;
+    let first = world.running(1, SAMPLE_TASK).await;
+    let answer = ask(&world, preempt(1)).await;
+    assert_eq!(way(&answer), (Next::RunTask, 2));
+    assert_ne!(Some(&answer.token), first.token.as_ref());
+    assert_eq!(world.said().await, "attempt 1 of 3 was lost: Spot took it back; trying again");
+    assert_eq!(world.run().await.task_arn, None);
+}
+
+#[tokio::test]
+async fn when_the_last_attempt_is_lost_the_run_is_preempted() {
+    let world = World::new().await;
+    world.running(3, SAMPLE_TASK).await;
+    assert_eq!(way(&ask(&world, preempt(3)).await), (Next::Preempted, 3));
+    assert_eq!(world.run().await.state, RunState::Preempted);
+    assert!(world.said().await.ends_with("no attempt is left"));
+}
+
+#[tokio::test]
+async fn a_run_cancelled_while_its_attempt_was_lost_is_canceled() {
+    let world = World::new().await;
+    world.running(1, SAMPLE_TASK).await;
+    world.step(RunEvent::Cancel).await;
+    assert_eq!(way(&ask(&world, preempt(1)).await), (Next::Canceled, 1));
+}
+
+#[tokio::test]
+async fn a_run_cancelled_after_the_lost_answer_of_its_next_attempt_starts_that_task() {
+    let world = World::new().await;
+    world.initializing(2).await;
+    world.step(RunEvent::Cancel).await;
+    assert_eq!(way(&ask(&world, preempt(1)).await), (Next::RunTask, 2));
+    assert_eq!(world.run().await.state, RunState::Canceling);
+}
+
+#[tokio::test]
+async fn a_late_step_of_an_attempt_long_over_touches_nothing() {
+    let world = World::new().await;
+    world.running(3, SAMPLE_TASK).await;
+    for input in [initialize(), preempt(1), system_error(1), system_error(0)] {
+        assert_eq!(fails(&world, input).await, error_type::STALE_ATTEMPT);
+    }
+    assert_eq!(world.run().await.state, RunState::Running);
+}
+
+#[tokio::test]
+async fn a_failed_step_ends_the_run_with_what_went_wrong() {
+    for state in [RunState::Initializing, RunState::Running] {
+        let world = World::new().await;
+        world.claimed(1, SAMPLE_TASK).await;
+        if state == RunState::Running {
+            world.step(RunEvent::Run { attempt: 1 }).await;
+        }
+        assert_eq!(way(&ask(&world, system_error(1)).await), (Next::SystemError, 1));
+        assert_eq!(
+            world.said().await,
+            "a step of the service failed (Stepwes.Internal): the runs bucket refused a request; \
+             the function's log says why. Submit the run again; if it fails again, tell the operator."
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_step_that_failed_after_it_began_an_attempt_ends_that_attempt() {
+    for attempt in [1, 2] {
+        let world = World::new().await;
+        world.initializing(attempt).await;
+        let answer = handle(&function(&world), system_error(attempt - 1)).await.expect("an answer");
+        assert_eq!(way(&answer), (Next::SystemError, attempt));
+    }
+}
+
+#[tokio::test]
+async fn a_failed_first_step_of_a_queued_run_ends_it() {
+    let world = World::new().await;
+    world.queued().await;
+    assert_eq!(way(&ask(&world, system_error(0)).await), (Next::SystemError, 0));
+}
+
+#[tokio::test]
+async fn a_failed_step_of_a_cancelled_run_never_claims_that_its_task_is_gone() {
+    let world = World::new().await;
+    world.running(1, SAMPLE_TASK).await;
+    world.step(RunEvent::Cancel).await;
+    assert_eq!(fails(&world, system_error(1)).await, error_type::INTERNAL);
+    assert_eq!(world.run().await.state, RunState::Canceling);
+}
+
+#[tokio::test]
+async fn a_failed_first_step_of_a_cancelled_run_cancels_it() {
+    for attempt in [0, 1] {
+        let world = World::new().await;
+        if attempt == 0 {
+            world.queued().await;
+        } else {
+            world.initializing(1).await;
+        }
+        world.step(RunEvent::Cancel).await;
+        let answer = ask(&world, system_error(0)).await;
+        assert_eq!(way(&answer), (Next::Canceled, attempt));
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_does_not_exist_is_not_found() {
+    let world = World::new().await;
+    for input in [initialize(), preempt(1), system_error(0)] {
+        assert_eq!(fails(&world, input).await, error_type::RUN_NOT_FOUND);
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_refuses_is_an_internal_failure_and_the_next_try_succeeds() {
+    let world = World::new().await;
+    world.queued().await;
+    world.fake().refuse("dynamodb:TransactWriteItems");
+    assert_eq!(fails(&world, initialize()).await, error_type::INTERNAL);
+    assert_eq!(way(&ask(&world, initialize()).await), (Next::RunTask, 1));
+}

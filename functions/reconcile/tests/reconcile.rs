@@ -1,0 +1,324 @@
+//! reconcile against an AWS in memory.
+
+#[path = "../../collect/tests/support/mod.rs"]
+mod support;
+
+use chrono::TimeDelta;
+use stepwes_core::{
+    Clock as _, IdGenerator as _, RandomIds, RunEvent, RunState, keys, task::TaskOutcome,
+};
+use stepwes_reconcile::{
+    Event, Settings, State, Summary, handle,
+    summary::{Action, Repair},
+};
+use support::{
+    BUCKET, CLUSTER, FakeExecution, FakeTask, SAMPLE_RUN, SAMPLE_TASK, STATE_MACHINE, TABLE, World,
+    event, result, sample_run,
+};
+
+const OTHER_TASK: &str = "arn:aws:ecs:eu-central-1:123456789012:task/stepwes/other";
+
+fn settings() -> Settings {
+    Settings {
+        table: TABLE.to_owned(),
+        bucket: BUCKET.to_owned(),
+        cluster: CLUSTER.to_owned(),
+        state_machine_arn: STATE_MACHINE.to_owned(),
+        grace_seconds: 60,
+    }
+}
+
+async fn pass(world: &World, event: Event) -> Summary {
+    let state =
+        State::with_clock(settings(), &world.aws, world.clock.clone()).expect("a state machine");
+    handle(&state, event).await.expect("an answer")
+}
+
+/// A pass of the schedule, a second after the grace of whatever has happened.
+async fn tick(world: &World) -> Summary {
+    world.clock.advance(TimeDelta::seconds(61));
+    pass(world, event("reconcile", "tick")).await
+}
+
+fn execution(world: &World, status: &'static str) {
+    let execution = FakeExecution { status, ..FakeExecution::default() };
+    world.fake().executions.insert(SAMPLE_RUN.to_owned(), execution);
+}
+
+fn actions(summary: &Summary) -> Vec<Action> {
+    assert_eq!(summary.failures, []);
+    summary.repairs.iter().map(|repair| repair.action.clone()).collect()
+}
+
+fn end(state: RunState) -> Action {
+    Action::End { state }
+}
+
+fn stop(task_arn: &str) -> Action {
+    Action::StopTask { task_arn: task_arn.to_owned() }
+}
+
+#[tokio::test]
+async fn a_queued_run_without_an_execution_gets_one_once_the_grace_is_over() {
+    let world = World::new().await;
+    world.queued().await;
+    assert_eq!(actions(&pass(&world, Event::tick()).await), []);
+    assert_eq!(actions(&tick(&world).await), [Action::Start]);
+    assert_eq!(actions(&tick(&world).await), [], "its execution is alive");
+    assert_eq!(world.fake().executions[SAMPLE_RUN].status, "RUNNING");
+    assert_eq!(world.run().await.state, RunState::Queued);
+}
+
+#[tokio::test]
+async fn a_queued_run_whose_execution_has_ended_is_a_system_error() {
+    let world = World::new().await;
+    world.queued().await;
+    execution(&world, "FAILED");
+    assert_eq!(actions(&tick(&world).await), [end(RunState::SystemError)]);
+    assert_eq!(
+        world.said().await,
+        "the run's execution failed before the run did; submit the run again"
+    );
+}
+
+#[tokio::test]
+async fn runs_in_the_hands_of_their_executions_are_left_alone() {
+    for state in [RunState::Initializing, RunState::Running, RunState::Canceling] {
+        let world = World::new().await;
+        execution(&world, "RUNNING");
+        world.claimed(1, SAMPLE_TASK).await;
+        match state {
+            RunState::Running => drop(world.step(RunEvent::Run { attempt: 1 }).await),
+            RunState::Canceling => drop(world.step(RunEvent::Cancel).await),
+            _ => {}
+        }
+        assert_eq!(actions(&tick(&world).await), [], "{state}");
+        assert_eq!(world.run().await.state, state);
+    }
+}
+
+#[tokio::test]
+async fn a_run_whose_execution_is_gone_ends_with_a_reason_that_names_what_happened() {
+    for (status, words) in [
+        (None, "the run's execution does not exist"),
+        (Some("FAILED"), "the run's execution failed (States.Runtime: no such path)"),
+        (Some("TIMED_OUT"), "reached its time limit"),
+        (Some("ABORTED"), "was stopped by hand"),
+        (Some("SUCCEEDED"), "ended without recording the run's end"),
+    ] {
+        let world = World::new().await;
+        world.running(1, SAMPLE_TASK).await;
+        if let Some(status) = status {
+            let (error, cause) = ("States.Runtime", "no such path");
+            let execution = FakeExecution { status, error, cause };
+            world.fake().executions.insert(SAMPLE_RUN.to_owned(), execution);
+        }
+        assert_eq!(actions(&tick(&world).await), [end(RunState::SystemError)]);
+        assert!(world.said().await.contains(words), "{}", world.said().await);
+        assert_eq!(actions(&tick(&world).await), [], "once");
+    }
+}
+
+#[tokio::test]
+async fn told_of_an_execution_that_ended_badly_it_acts_at_once() {
+    for name in ["execution-failed", "execution-timed-out", "execution-aborted"] {
+        let world = World::new().await;
+        world.running(1, SAMPLE_TASK).await;
+        execution(&world, "FAILED");
+        let told: Event = event("reconcile", name);
+        assert_eq!(actions(&pass(&world, told.clone()).await), [end(RunState::SystemError)]);
+        assert_eq!(actions(&pass(&world, told).await), [], "told again");
+    }
+    assert_eq!(support::event_names("reconcile").len(), 4, "every sample event is used");
+}
+
+#[tokio::test]
+async fn told_of_another_state_machine_it_looks_as_on_a_tick() {
+    let world = World::new().await;
+    world.running(1, SAMPLE_TASK).await;
+    let mut told: Event = event("reconcile", "execution-failed");
+    told.detail.state_machine_arn.push('x');
+    assert_eq!(actions(&pass(&world, told).await), [], "the run is fresh");
+}
+
+#[tokio::test]
+async fn finished_work_counts_though_its_execution_is_gone() {
+    let world = World::new().await;
+    world.claimed(1, SAMPLE_TASK).await;
+    world.put(keys::output(sample_run(), 1, "a b.txt"), "abc");
+    world.put_result(&result(1, TaskOutcome::Complete));
+    assert_eq!(actions(&tick(&world).await), [end(RunState::Complete)]);
+    assert!(world.run().await.has_outputs);
+    assert_eq!(
+        world.history().await,
+        [RunState::Queued, RunState::Initializing, RunState::Running, RunState::Complete]
+    );
+}
+
+#[tokio::test]
+async fn a_result_that_says_stopped_or_nothing_readable_is_no_finished_work() {
+    for readable in [true, false] {
+        let world = World::new().await;
+        world.running(1, SAMPLE_TASK).await;
+        if readable {
+            world.put_result(&result(1, TaskOutcome::Stopped));
+        } else {
+            world.put(keys::result(sample_run(), 1), "{");
+        }
+        assert_eq!(actions(&tick(&world).await), [end(RunState::SystemError)]);
+        assert_eq!(world.said().await.contains("cannot be used"), !readable);
+    }
+}
+
+#[tokio::test]
+async fn a_run_whose_task_lives_ends_only_after_the_task_is_gone() {
+    for (canceling, end_state) in [(false, RunState::SystemError), (true, RunState::Canceled)] {
+        let world = World::new().await;
+        world.running(1, SAMPLE_TASK).await;
+        world.fake().add_task(SAMPLE_TASK, FakeTask::running(SAMPLE_RUN, 1));
+        if canceling {
+            world.step(RunEvent::Cancel).await;
+        }
+        let before = world.run().await.state;
+        let first = tick(&world).await;
+        assert!(actions(&first).contains(&stop(SAMPLE_TASK)));
+        assert_eq!(world.run().await.state, before, "the task is still stopping");
+        assert_eq!(actions(&tick(&world).await)[0], stop(SAMPLE_TASK), "asked again");
+
+        world.fake().tasks.get_mut(SAMPLE_TASK).expect("the task").stop(
+            "UserInitiated",
+            "stepwes",
+            Some(75),
+        );
+        assert_eq!(actions(&tick(&world).await), [end(end_state)]);
+    }
+}
+
+#[tokio::test]
+async fn a_live_task_that_never_claimed_its_run_is_stopped_before_the_run_ends() {
+    let world = World::new().await;
+    world.initializing(1).await;
+    world.fake().add_task(OTHER_TASK, FakeTask::running(SAMPLE_RUN, 1));
+    assert_eq!(actions(&tick(&world).await)[0], stop(OTHER_TASK));
+    assert_eq!(world.run().await.state, RunState::Initializing);
+    world.fake().tasks.clear();
+    assert_eq!(actions(&tick(&world).await), [end(RunState::SystemError)]);
+}
+
+#[tokio::test]
+async fn a_cancelled_run_that_never_had_an_execution_is_canceled() {
+    let world = World::new().await;
+    world.queued().await;
+    world.step(RunEvent::Cancel).await;
+    assert_eq!(actions(&tick(&world).await), [end(RunState::Canceled)]);
+    assert_eq!(actions(&tick(&world).await), []);
+}
+
+#[tokio::test]
+async fn the_task_of_a_cancelled_run_is_stopped_again_while_its_execution_waits() {
+    let world = World::new().await;
+    world.running(1, SAMPLE_TASK).await;
+    execution(&world, "RUNNING");
+    world.fake().add_task(SAMPLE_TASK, FakeTask::running(SAMPLE_RUN, 1));
+    world.step(RunEvent::Cancel).await;
+    assert_eq!(actions(&tick(&world).await), [stop(SAMPLE_TASK)]);
+    assert_eq!(world.run().await.state, RunState::Canceling);
+}
+
+#[tokio::test]
+async fn live_tasks_without_a_run_to_work_for_are_stopped() {
+    let world = World::new().await;
+    world.running(2, SAMPLE_TASK).await;
+    execution(&world, "RUNNING");
+    let ended = RandomIds.run_id(world.clock.now());
+    world.queued_as(ended).await;
+    world
+        .store
+        .transition(ended, RunEvent::SystemError { attempt: 0 }, stepwes_store::Change::default())
+        .await
+        .expect("the table answers");
+    let foreign = RandomIds.run_id(world.clock.now());
+    {
+        let mut fake = world.fake();
+        fake.add_task(SAMPLE_TASK, FakeTask::running(SAMPLE_RUN, 2));
+        fake.add_task("arn:late", FakeTask::running(SAMPLE_RUN, 1));
+        fake.add_task("arn:ended", FakeTask::running(&ended.to_string(), 1));
+        fake.add_task("arn:foreign", FakeTask::running(&foreign.to_string(), 1));
+        let service = FakeTask { last_status: "RUNNING".to_owned(), ..FakeTask::default() };
+        fake.add_task("arn:service", service);
+        let mut fresh = FakeTask::running(&ended.to_string(), 1);
+        fresh.created_at = world.clock.now().timestamp() + 61;
+        fake.add_task("arn:fresh", fresh);
+    }
+    let summary = tick(&world).await;
+    assert_eq!(actions(&summary), [stop("arn:ended"), stop("arn:late")]);
+    let stopped = |arn: &str| !world.fake().tasks[arn].stops.is_empty();
+    assert!(stopped("arn:ended") && stopped("arn:late"));
+    for arn in [SAMPLE_TASK, "arn:foreign", "arn:service", "arn:fresh"] {
+        assert!(!stopped(arn), "{arn}");
+    }
+    assert_eq!(actions(&tick(&world).await), [stop("arn:fresh")], "when its grace is over");
+}
+
+#[tokio::test]
+async fn one_runs_trouble_does_not_keep_the_others_from_being_looked_at() {
+    let world = World::new().await;
+    world.queued().await;
+    world.queued_as(RandomIds.run_id(world.clock.now())).await;
+    world.fake().refuse("states:DescribeExecution");
+    world.clock.advance(TimeDelta::seconds(61));
+    let summary = pass(&world, Event::tick()).await;
+    assert_eq!((summary.checked, summary.repairs.len(), summary.failures.len()), (2, 1, 1));
+    assert!(summary.failures[0].error.contains("states:DescribeExecution"));
+    assert_eq!(actions(&tick(&world).await), [Action::Start], "the next pass makes it good");
+}
+
+#[tokio::test]
+async fn a_pass_that_dies_after_it_stopped_a_task_ends_the_run_the_next_time() {
+    let world = World::new().await;
+    world.running(1, SAMPLE_TASK).await;
+    world.fake().refuse("dynamodb:TransactWriteItems");
+    assert_eq!(tick(&world).await.failures.len(), 1);
+    assert_eq!(actions(&tick(&world).await), [end(RunState::SystemError)]);
+}
+
+#[tokio::test]
+async fn an_idle_service_costs_a_handful_of_calls() {
+    let world = World::new().await;
+    let before = world.fake().calls.len();
+    assert_eq!(actions(&tick(&world).await), []);
+    assert_eq!(
+        world.fake().calls[before..],
+        ["dynamodb:Query", "dynamodb:Query", "dynamodb:Query", "dynamodb:Query", "ecs:ListTasks",]
+    );
+}
+
+#[test]
+fn the_summary_is_plain_json() {
+    let summary = Summary {
+        checked: 1,
+        repairs: vec![Repair {
+            run_id: sample_run(),
+            action: end(RunState::Canceled),
+            reason: "why".to_owned(),
+        }],
+        failures: Vec::new(),
+    };
+    assert_eq!(
+        serde_json::to_value(&summary).expect("JSON"),
+        serde_json::json!({
+            "checked": 1,
+            "repairs": [{"run_id": SAMPLE_RUN, "action": "end", "state": "CANCELED", "reason": "why"}],
+            "failures": [],
+        })
+    );
+}
+
+#[tokio::test]
+async fn what_is_no_state_machine_is_refused_at_the_start() {
+    let world = World::new().await;
+    for arn in ["", "stepwes", "arn:aws:states:eu-central-1:1:execution:stepwes:x"] {
+        let settings = Settings { state_machine_arn: arn.to_owned(), ..settings() };
+        assert!(State::new(settings, &world.aws).is_err(), "{arn}");
+    }
+}

@@ -1,0 +1,206 @@
+//! The session policy.
+
+use stepwes_core::RunId;
+use stepwes_report::policy::{MAX_POLICY, Policy, PolicyError};
+
+const ROLE: &str = "arn:aws:iam::123456789012:role/stepwes-data";
+
+fn run() -> RunId {
+    "01890a5d-ac96-774b-bcce-b302099a8057".parse().expect("a run id")
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn policy(inputs: &[&str]) -> Result<Policy, PolicyError> {
+    Policy::new(ROLE, "runs-bucket", &names(inputs))
+}
+
+fn shown(policy: &Policy) -> String {
+    let text = policy.of_attempt(run(), 2);
+    let value: serde_json::Value = serde_json::from_str(&text).expect("a policy is JSON");
+    serde_json::to_string_pretty(&value).expect("JSON")
+}
+
+#[test]
+fn a_task_reads_its_run_and_writes_its_attempt() {
+    let policy = policy(&[]).expect("a policy");
+    insta::assert_snapshot!(shown(&policy), @r#"
+    {
+      "Version": "2012-10-17",
+      "Statement": [
+        {
+          "Effect": "Allow",
+          "Action": "s3:GetObject",
+          "Resource": [
+            "arn:aws:s3:::runs-bucket/requests/01890a5d-ac96-774b-bcce-b302099a8057/*",
+            "arn:aws:s3:::runs-bucket/work/01890a5d-ac96-774b-bcce-b302099a8057/*",
+            "arn:aws:s3:::runs-bucket/outputs/01890a5d-ac96-774b-bcce-b302099a8057/2/*"
+          ]
+        },
+        {
+          "Effect": "Allow",
+          "Action": [
+            "s3:PutObject",
+            "s3:AbortMultipartUpload"
+          ],
+          "Resource": [
+            "arn:aws:s3:::runs-bucket/work/01890a5d-ac96-774b-bcce-b302099a8057/2/*",
+            "arn:aws:s3:::runs-bucket/outputs/01890a5d-ac96-774b-bcce-b302099a8057/2/*"
+          ]
+        },
+        {
+          "Effect": "Allow",
+          "Action": "s3:ListBucket",
+          "Resource": "arn:aws:s3:::runs-bucket",
+          "Condition": {
+            "StringLike": {
+              "s3:prefix": [
+                "requests/01890a5d-ac96-774b-bcce-b302099a8057/*",
+                "work/01890a5d-ac96-774b-bcce-b302099a8057/*",
+                "outputs/01890a5d-ac96-774b-bcce-b302099a8057/2/*"
+              ]
+            }
+          }
+        }
+      ]
+    }
+    "#);
+}
+
+#[test]
+fn the_named_inputs_can_be_read_and_nothing_else() {
+    let policy = policy(&["reference-data", "lab.fastq"]).expect("a policy");
+    insta::assert_snapshot!(shown(&policy), @r#"
+    {
+      "Version": "2012-10-17",
+      "Statement": [
+        {
+          "Effect": "Allow",
+          "Action": "s3:GetObject",
+          "Resource": [
+            "arn:aws:s3:::runs-bucket/requests/01890a5d-ac96-774b-bcce-b302099a8057/*",
+            "arn:aws:s3:::runs-bucket/work/01890a5d-ac96-774b-bcce-b302099a8057/*",
+            "arn:aws:s3:::runs-bucket/outputs/01890a5d-ac96-774b-bcce-b302099a8057/2/*"
+          ]
+        },
+        {
+          "Effect": "Allow",
+          "Action": [
+            "s3:PutObject",
+            "s3:AbortMultipartUpload"
+          ],
+          "Resource": [
+            "arn:aws:s3:::runs-bucket/work/01890a5d-ac96-774b-bcce-b302099a8057/2/*",
+            "arn:aws:s3:::runs-bucket/outputs/01890a5d-ac96-774b-bcce-b302099a8057/2/*"
+          ]
+        },
+        {
+          "Effect": "Allow",
+          "Action": "s3:ListBucket",
+          "Resource": "arn:aws:s3:::runs-bucket",
+          "Condition": {
+            "StringLike": {
+              "s3:prefix": [
+                "requests/01890a5d-ac96-774b-bcce-b302099a8057/*",
+                "work/01890a5d-ac96-774b-bcce-b302099a8057/*",
+                "outputs/01890a5d-ac96-774b-bcce-b302099a8057/2/*"
+              ]
+            }
+          }
+        },
+        {
+          "Effect": "Allow",
+          "Action": [
+            "s3:GetObject",
+            "s3:ListBucket"
+          ],
+          "Resource": [
+            "arn:aws:s3:::reference-data/*",
+            "arn:aws:s3:::lab.fastq/*",
+            "arn:aws:s3:::reference-data",
+            "arn:aws:s3:::lab.fastq"
+          ]
+        }
+      ]
+    }
+    "#);
+}
+
+#[test]
+fn a_policy_never_says_more_than_two_wildcard_free_things_about_other_runs() {
+    let policy = policy(&["reference-data"]).expect("a policy");
+    let text = policy.of_attempt(run(), 2);
+    let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    for statement in value["Statement"].as_array().expect("statements") {
+        let resources = match &statement["Resource"] {
+            serde_json::Value::Array(resources) => resources.clone(),
+            one => vec![one.clone()],
+        };
+        for resource in resources.iter().filter_map(serde_json::Value::as_str) {
+            let own = resource.contains(&run().to_string());
+            let input = resource.starts_with("arn:aws:s3:::reference-data");
+            let listing = resource == "arn:aws:s3:::runs-bucket"
+                && statement["Condition"]["StringLike"]["s3:prefix"].as_array().is_some_and(
+                    |prefixes| {
+                        prefixes.iter().all(|prefix| {
+                            prefix.as_str().is_some_and(|p| p.contains(&run().to_string()))
+                        })
+                    },
+                );
+            assert!(own || input || listing, "{resource}");
+        }
+    }
+    assert!(!text.contains("Delete"));
+}
+
+#[test]
+fn the_partition_is_the_roles() {
+    let role = "arn:aws-cn:iam::123456789012:role/stepwes-data";
+    let policy = Policy::new(role, "runs-bucket", &names(&["inputs"])).expect("a policy");
+    let text = policy.of_attempt(run(), 1);
+    assert!(text.contains("arn:aws-cn:s3:::runs-bucket") && !text.contains("arn:aws:"));
+}
+
+#[test]
+fn a_policy_of_any_attempt_fits_into_what_sts_takes_or_is_refused_at_the_start() {
+    let long = |n: usize| format!("{n:03}-{}", "x".repeat(59));
+    let bucket = long(999);
+    let mut inputs = Vec::new();
+    let count = loop {
+        match Policy::new(ROLE, &bucket, &inputs) {
+            Ok(policy) => {
+                let text = policy.of_attempt(RunId::from_uuid(uuid::Uuid::max()), u32::MAX);
+                assert!(text.len() <= MAX_POLICY, "{} characters", text.len());
+            }
+            Err(PolicyError::TooLong { count, length }) => {
+                assert!(length > MAX_POLICY);
+                break count;
+            }
+            Err(other) => panic!("{other}"),
+        }
+        inputs.push(long(inputs.len()));
+    };
+    assert!(count > 3, "there is room for {} buckets with the longest names", count - 1);
+}
+
+#[test]
+fn names_that_would_widen_the_policy_are_refused() {
+    for name in ["*", "a*b", "b/other", "s3://bucket", "", "ab", "UPPER", "a\"b", "${aws:x}", "-ab"]
+    {
+        assert!(matches!(policy(&[name]), Err(PolicyError::Name(_))), "{name}");
+        assert!(Policy::new(ROLE, name, &[]).is_err(), "{name}");
+    }
+    assert!(matches!(policy(&["runs-bucket"]), Err(PolicyError::RunsBucket(_))));
+}
+
+#[test]
+fn a_role_that_is_no_role_is_refused() {
+    for role in
+        ["", "stepwes-data", "arn:aws:s3:::x", "arn::iam::1:role/x", "arn:aws:iam::1:user/x"]
+    {
+        let refused = Policy::new(role, "runs-bucket", &[]);
+        assert_eq!(refused, Err(PolicyError::Role(role.to_owned())));
+    }
+}

@@ -1,0 +1,226 @@
+//! The list of runs, and one run's log and state.
+
+use http::header;
+use serde_json::{Value, json};
+use stepwes_core::{RunEvent, RunState, keys};
+use stepwes_store::Change;
+
+use crate::{
+    BASE, complete, path, put_request, routes, routes_with, settings,
+    support::{World, get, request, run_id, send},
+};
+use axum::body::Body;
+
+async fn list(world: &World, query: &str) -> Value {
+    let answer = get(&routes(world), "ada", &format!("{BASE}/runs?{query}")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()
+}
+
+fn ids(page: &Value) -> Vec<String> {
+    let runs = page["runs"].as_array().expect("runs").iter();
+    runs.map(|run| run["run_id"].as_str().expect("an id").to_owned()).collect()
+}
+
+#[tokio::test]
+async fn pages_go_from_the_newest_to_the_oldest_and_end_with_an_empty_token() {
+    let world = World::new().await;
+    for _ in 0..7 {
+        world.queued("ada").await;
+        world.queued("bob").await;
+    }
+    let mine: Vec<_> = (0..7).rev().map(|n| run_id(2 * n + 1).to_string()).collect();
+    let mut seen = Vec::new();
+    let mut token = String::new();
+    let mut pages = 0;
+    loop {
+        let page = list(&world, &format!("page_token={token}")).await;
+        seen.extend(ids(&page));
+        pages += 1;
+        if pages == 1 {
+            // A run that is submitted now shifts nothing.
+            world.queued("ada").await;
+        }
+        token = page["next_page_token"].as_str().expect("a token").to_owned();
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!((seen, pages), (mine, 3));
+    assert_eq!(ids(&list(&world, "page_size=10").await).len(), 8);
+}
+
+#[tokio::test]
+async fn a_list_shows_summaries() {
+    let world = World::new().await;
+    world.queued("ada").await;
+    let run = world.claimed("ada").await;
+    complete(&world, &run, json!({}), &[]).await;
+    insta::assert_json_snapshot!("list", list(&world, "").await);
+    let nobodys = get(&routes(&world), "eve", &format!("{BASE}/runs")).await;
+    assert_eq!(nobodys.json(), json!({"runs": [], "next_page_token": ""}));
+}
+
+#[tokio::test]
+async fn a_page_that_would_be_too_large_ends_early_and_goes_on() {
+    let world = World::new().await;
+    for _ in 0..3 {
+        world.queued("ada").await;
+    }
+    let mut settings = settings();
+    settings.limits.max_page_bytes = 1;
+    let router = routes_with(&world, settings);
+    let mut seen = Vec::new();
+    let mut token = String::new();
+    for _ in 0..3 {
+        let page = get(&router, "ada", &format!("{BASE}/runs?page_token={token}")).await.json();
+        seen.extend(ids(&page));
+        token = page["next_page_token"].as_str().expect("a token").to_owned();
+    }
+    assert_eq!(seen, [3, 2, 1].map(|n| run_id(n).to_string()));
+    assert_eq!(token, "");
+}
+
+#[tokio::test]
+async fn bad_paging_is_refused_on_every_list() {
+    let world = World::new().await;
+    let run = world.queued("ada").await;
+    let router = routes(&world);
+    for list in [format!("{BASE}/runs"), path(&run, "/tasks"), path(&run, "/outputs")] {
+        for query in [
+            "page_size=0",
+            "page_size=11",
+            "page_size=x",
+            "page_token=x",
+            "page_size=1&page_size=2",
+        ] {
+            let answer = get(&router, "ada", &format!("{list}?{query}")).await;
+            assert_eq!(answer.status, 400, "{list}?{query}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_run_log_shows_everything_of_a_run() {
+    let world = World::new().await;
+    let run = world.claimed("ada").await;
+    put_request(&world, &run);
+    let outputs = json!({"out": {"class": "File", "location": "s3://bucket/x", "size": 5}});
+    complete(&world, &run, outputs, &["x"]).await;
+    let answer = get(&routes(&world), "ada", &path(&run, "")).await;
+    assert_eq!(answer.status, 200);
+    insta::assert_json_snapshot!("run_log", answer.json());
+    insta::assert_json_snapshot!(
+        "run_status",
+        get(&routes(&world), "ada", &path(&run, "/status")).await.json()
+    );
+}
+
+#[tokio::test]
+async fn a_run_log_of_a_queued_run_has_no_times_and_no_outputs() {
+    let world = World::new().await;
+    let run = world.queued("ada").await;
+    put_request(&world, &run);
+    let log = get(&routes(&world), "ada", &path(&run, "")).await.json();
+    assert_eq!(log["outputs"], json!({}));
+    assert_eq!(log["task_logs"], Value::Null);
+    insta::assert_json_snapshot!("run_log_queued", log["run_log"]);
+}
+
+#[tokio::test]
+async fn a_failed_run_says_why() {
+    let world = World::new().await;
+    let run = world.claimed("ada").await;
+    put_request(&world, &run);
+    let change = Change {
+        system_log: Some("cwltool ended with exit code 1".to_owned()),
+        exit_code: Some(1),
+        ..Change::default()
+    };
+    world.step(run.run_id, RunEvent::ExecutorError { attempt: 1 }, change).await;
+    let log = get(&routes(&world), "ada", &path(&run, "")).await.json();
+    assert_eq!(log["state"], "EXECUTOR_ERROR");
+    assert_eq!(log["run_log"]["exit_code"], 1);
+    assert_eq!(log["run_log"]["system_logs"], json!(["cwltool ended with exit code 1"]));
+}
+
+#[tokio::test]
+async fn outputs_that_are_too_large_are_pointed_to() {
+    let world = World::new().await;
+    for (outputs, files) in [
+        (json!({"out": "x".repeat(300)}), 1),
+        // Not even read: the list of files makes it larger still.
+        (json!({"out": "x"}), 100),
+    ] {
+        let run = world.claimed("ada").await;
+        put_request(&world, &run);
+        let names: Vec<_> = (0..files).map(|n| n.to_string()).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        complete(&world, &run, outputs, &names).await;
+        let log = get(&routes(&world), "ada", &path(&run, "")).await.json();
+        let pointer = &log["outputs"]["outputs.json"];
+        let key = keys::outputs_json(run.run_id);
+        assert_eq!(pointer["location"], format!("s3://bucket/{key}"));
+        assert_eq!(
+            pointer["url"],
+            format!("http://wes.example.org{}", path(&run, "/outputs.json"))
+        );
+        assert!(pointer["size"].as_u64() > Some(200), "{pointer}");
+        let answer = get(&routes(&world), "ada", &path(&run, "/outputs.json")).await;
+        assert_eq!(answer.status, 307);
+        assert!(answer.header("location").contains(&format!("/bucket/{key}?")));
+    }
+}
+
+#[tokio::test]
+async fn an_expired_request_is_shown_as_far_as_the_table_knows_it() {
+    let world = World::new().await;
+    let run = world.queued("ada").await;
+    let log = get(&routes(&world), "ada", &path(&run, "")).await.json();
+    assert_eq!(log["request"]["workflow_url"], "main.cwl");
+    assert_eq!(log["request"]["workflow_params"], json!({}));
+}
+
+#[tokio::test]
+async fn the_public_url_is_what_absolute_urls_begin_with() {
+    let world = World::new().await;
+    let run = world.queued("ada").await;
+    let mut settings = settings();
+    settings.public_url = Some("https://lab.example/wes/".to_owned());
+    let log = get(&routes_with(&world, settings), "ada", &path(&run, "")).await.json();
+    assert_eq!(
+        log["run_log"]["stdout"],
+        format!("https://lab.example/wes{}", path(&run, "/logs/stdout"))
+    );
+}
+
+#[tokio::test]
+async fn every_state_is_told_as_it_is() {
+    let world = World::new().await;
+    for state in RunState::ALL {
+        let run = world.in_state("ada", state).await;
+        let status = get(&routes(&world), "ada", &path(&run, "/status")).await.json();
+        assert_eq!(status, json!({"run_id": run.run_id.to_string(), "state": state.as_str()}));
+    }
+}
+
+#[tokio::test]
+async fn head_has_the_headers_alone_and_answers_are_not_kept() {
+    let world = World::new().await;
+    let run = world.queued("ada").await;
+    let head = request("ada", "HEAD", &path(&run, "/status")).body(Body::empty()).expect("good");
+    let answer = send(&routes(&world), head).await;
+    assert_eq!((answer.status, answer.body.len()), (200, 0));
+    assert_eq!(answer.headers[header::CONTENT_TYPE], "application/json");
+    assert_eq!(answer.headers[header::CACHE_CONTROL], "no-store");
+}
+
+#[tokio::test]
+async fn a_bucket_that_fails_is_not_shown() {
+    let world = World::new().await;
+    let run = world.queued("ada").await;
+    world.fail("GetObject", crate::support::Fault::Denied);
+    let answer = get(&routes(&world), "ada", &path(&run, "")).await;
+    assert_eq!(answer.status, 500);
+    insta::assert_json_snapshot!("internal", answer.json());
+}
