@@ -43,10 +43,23 @@ pub(crate) struct ServerArgs {
     #[arg(long, env = "STEPWES_URL", value_name = "URL", help_heading = "Server")]
     pub(crate) url: Option<String>,
     /// Send this bearer token
-    #[arg(long, env = "STEPWES_TOKEN", hide_env_values = true, value_name = "TOKEN", help_heading = "Server", conflicts_with = "user")]
+    #[arg(
+        long,
+        env = "STEPWES_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN",
+        help_heading = "Server",
+        conflicts_with = "user"
+    )]
     pub(crate) token: Option<String>,
     /// Send this name and password (basic authentication)
-    #[arg(long, env = "STEPWES_USER", hide_env_values = true, value_name = "NAME:PASSWORD", help_heading = "Server")]
+    #[arg(
+        long,
+        env = "STEPWES_USER",
+        hide_env_values = true,
+        value_name = "NAME:PASSWORD",
+        help_heading = "Server"
+    )]
     pub(crate) user: Option<String>,
     /// Print JSON instead of text
     #[arg(long, help_heading = "Output")]

@@ -31,7 +31,11 @@ pub(crate) struct Bundle {
 
 impl Bundle {
     /// Adds the workflow and, for CWL, every file that it refers to; gives the document.
-    pub(crate) fn add_workflow(&mut self, path: &Path, workflow_type: &str) -> anyhow::Result<Value> {
+    pub(crate) fn add_workflow(
+        &mut self,
+        path: &Path,
+        workflow_type: &str,
+    ) -> anyhow::Result<Value> {
         let path = absolute(path)?;
         self.workflow = Some(path.clone());
         if workflow_type.trim().eq_ignore_ascii_case("CWL") {
@@ -55,7 +59,8 @@ impl Bundle {
             if target.is_empty() || url::Url::parse(target).is_ok() {
                 continue;
             }
-            let target = percent_encoding::percent_decode_str(target).decode_utf8_lossy().into_owned();
+            let target =
+                percent_encoding::percent_decode_str(target).decode_utf8_lossy().into_owned();
             let file = normal(&folder.join(&target));
             match reference {
                 Reference::Document(_) if file.is_file() => {
@@ -82,7 +87,11 @@ impl Bundle {
 
     /// Adds the files that the inputs name; gives the inputs with absolute paths in their place,
     /// which [`Bundle::finish`] turns into names.
-    pub(crate) fn add_inputs(&mut self, params: Map<String, Value>, file: &Path) -> anyhow::Result<Map<String, Value>> {
+    pub(crate) fn add_inputs(
+        &mut self,
+        params: Map<String, Value>,
+        file: &Path,
+    ) -> anyhow::Result<Map<String, Value>> {
         let folder = absolute(file)?.parent().unwrap_or(Path::new("/")).to_owned();
         let mut value = Value::Object(params);
         visit_files(&mut value, &mut |object, key, location| {
@@ -93,12 +102,18 @@ impl Bundle {
                 self.inputs.insert(target.clone());
             } else {
                 return Err(hint(
-                    format!("{} names the input {location:?}, which does not exist", file.display()),
+                    format!(
+                        "{} names the input {location:?}, which does not exist",
+                        file.display()
+                    ),
                     "paths in an inputs file are relative to that file",
                 ));
             }
             let Some(text) = target.to_str() else {
-                return Err(hint(format!("the name of {} is not UTF-8", target.display()), "rename it"));
+                return Err(hint(
+                    format!("the name of {} is not UTF-8", target.display()),
+                    "rename it",
+                ));
             };
             object.remove(key);
             object.insert("location".to_owned(), Value::String(encoded(text)));
@@ -188,8 +203,15 @@ impl Bundle {
 }
 
 /// What must be escaped in a relative URL's path.
-const PATH: &percent_encoding::AsciiSet =
-    &percent_encoding::CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b':');
+const PATH: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b':');
 
 /// What a CWL document refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,10 +238,19 @@ fn cwl_references(value: &Value, found: &mut Vec<Reference>) {
         Value::Object(object) => {
             for (key, member) in object {
                 match (key.as_str(), member) {
-                    ("run" | "$import" | "$mixin", Value::String(target)) => found.push(Reference::Document(target.clone())),
-                    ("$include", Value::String(target)) => found.push(Reference::Include(target.clone())),
+                    ("run" | "$import" | "$mixin", Value::String(target)) => {
+                        found.push(Reference::Document(target.clone()))
+                    }
+                    ("$include", Value::String(target)) => {
+                        found.push(Reference::Include(target.clone()))
+                    }
                     ("$schemas", Value::Array(targets)) => {
-                        found.extend(targets.iter().filter_map(Value::as_str).map(|target| Reference::Include(target.to_owned())));
+                        found.extend(
+                            targets
+                                .iter()
+                                .filter_map(Value::as_str)
+                                .map(|target| Reference::Include(target.to_owned())),
+                        );
                     }
                     ("default", member) => {
                         let mut member = member.clone();
@@ -248,9 +279,9 @@ fn visit_files(
         Value::Object(object) => {
             let class = object.get("class").and_then(Value::as_str);
             if matches!(class, Some("File" | "Directory")) {
-                let named = ["location", "path"]
-                    .into_iter()
-                    .find_map(|key| object.get(key).and_then(Value::as_str).map(|text| (key, text.to_owned())));
+                let named = ["location", "path"].into_iter().find_map(|key| {
+                    object.get(key).and_then(Value::as_str).map(|text| (key, text.to_owned()))
+                });
                 if let Some((key, text)) = named {
                     let local = match text.strip_prefix("file://") {
                         Some(path) => Some(decoded(path)),
@@ -284,7 +315,8 @@ fn decoded(text: &str) -> String {
 /// Every file below a folder, links followed.
 fn files_below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let entries = std::fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))?;
+    let entries = std::fs::read_dir(folder)
+        .with_context(|| format!("{} cannot be read", folder.display()))?;
     for entry in entries {
         let path = entry.with_context(|| format!("{} cannot be read", folder.display()))?.path();
         if path.is_dir() {
@@ -301,23 +333,36 @@ fn common_folder(paths: &BTreeSet<PathBuf>) -> PathBuf {
     let mut folders = paths.iter().filter_map(|path| path.parent());
     let Some(first) = folders.next() else { return PathBuf::from("/") };
     folders.fold(first.to_owned(), |common, folder| {
-        common.components().zip(folder.components()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect()
+        common
+            .components()
+            .zip(folder.components())
+            .take_while(|(a, b)| a == b)
+            .map(|(a, _)| a)
+            .collect()
     })
 }
 
 fn relative(path: &Path, base: &Path) -> anyhow::Result<String> {
-    let below = path.strip_prefix(base).with_context(|| format!("{} is not below {}", path.display(), base.display()))?;
-    let name = below.to_str().with_context(|| format!("the name of {} is not UTF-8; rename it", path.display()))?;
+    let below = path
+        .strip_prefix(base)
+        .with_context(|| format!("{} is not below {}", path.display(), base.display()))?;
+    let name = below
+        .to_str()
+        .with_context(|| format!("the name of {} is not UTF-8; rename it", path.display()))?;
     Ok(name.to_owned())
 }
 
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
-    let whole = std::path::absolute(path).with_context(|| format!("{} is not a path", path.display()))?;
+    let whole =
+        std::path::absolute(path).with_context(|| format!("{} is not a path", path.display()))?;
     let whole = normal(&whole);
     if whole.exists() {
         Ok(whole)
     } else {
-        Err(hint(format!("{} does not exist", path.display()), "check the path; URLs begin with http://, https:// or s3://"))
+        Err(hint(
+            format!("{} does not exist", path.display()),
+            "check the path; URLs begin with http://, https:// or s3://",
+        ))
     }
 }
 
@@ -349,7 +394,8 @@ mod tests {
     }
 
     fn names(attachments: &[Attachment]) -> Vec<&str> {
-        let mut names: Vec<_> = attachments.iter().map(|attachment| attachment.name.as_str()).collect();
+        let mut names: Vec<_> =
+            attachments.iter().map(|attachment| attachment.name.as_str()).collect();
         names.sort_unstable();
         names
     }
@@ -364,7 +410,11 @@ mod tests {
             "cwlVersion: v1.2\nclass: Workflow\n$import: types.yml\ninputs:\n  x:\n    type: File\n    default: {class: File, location: ../data/d%20e.txt}\nsteps:\n  a: {run: ../tools/a.cwl}\n  b: {run: '#inner'}\n  c: {run: 'https://example.org/c.cwl'}\n",
         );
         write(root, "wf/types.yml", "[]");
-        write(root, "tools/a.cwl", "class: CommandLineTool\nrequirements: [{class: InlineJavascriptRequirement, expressionLib: [{$include: lib.js}]}]\n");
+        write(
+            root,
+            "tools/a.cwl",
+            "class: CommandLineTool\nrequirements: [{class: InlineJavascriptRequirement, expressionLib: [{$include: lib.js}]}]\n",
+        );
         write(root, "tools/lib.js", "x");
         write(root, "data/d e.txt", "x");
         let mut bundle = Bundle::default();
@@ -372,7 +422,10 @@ mod tests {
         assert_eq!(document["cwlVersion"], "v1.2");
         let (workflow, _, attachments) = bundle.finish(Map::new()).expect("names");
         assert_eq!(workflow.as_deref(), Some("wf/main.cwl"));
-        assert_eq!(names(&attachments), ["data/d e.txt", "tools/a.cwl", "tools/lib.js", "wf/main.cwl", "wf/types.yml"]);
+        assert_eq!(
+            names(&attachments),
+            ["data/d e.txt", "tools/a.cwl", "tools/lib.js", "wf/main.cwl", "wf/types.yml"]
+        );
     }
 
     #[test]
@@ -401,7 +454,14 @@ mod tests {
         let (_, params, attachments) = bundle.finish(params).expect("names");
         assert_eq!(
             names(&attachments),
-            ["in/near.txt", "inputs/1/a b.bam", "inputs/1/a b.bam.bai", "inputs/2/2", "inputs/2/one/1", "main.cwl"]
+            [
+                "in/near.txt",
+                "inputs/1/a b.bam",
+                "inputs/1/a b.bam.bai",
+                "inputs/2/2",
+                "inputs/2/one/1",
+                "main.cwl"
+            ]
         );
         assert_eq!(
             Value::Object(params),
@@ -422,7 +482,9 @@ mod tests {
         let main = write(folder.path(), "main.cwl", "steps: {a: {run: gone.cwl}}\n");
         let error = Bundle::default().add_workflow(&main, "CWL").expect_err("a missing tool");
         assert!(error.to_string().contains("gone.cwl"), "{error}");
-        let error = Bundle::default().add_workflow(&folder.path().join("no.cwl"), "CWL").expect_err("no workflow");
+        let error = Bundle::default()
+            .add_workflow(&folder.path().join("no.cwl"), "CWL")
+            .expect_err("no workflow");
         assert!(error.to_string().contains("no.cwl"), "{error}");
     }
 }

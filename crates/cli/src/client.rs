@@ -39,7 +39,10 @@ pub(crate) struct State(pub(crate) String);
 impl State {
     /// Whether the run has ended.
     pub(crate) fn is_terminal(&self) -> bool {
-        matches!(self.0.as_str(), "COMPLETE" | "EXECUTOR_ERROR" | "SYSTEM_ERROR" | "CANCELED" | "PREEMPTED")
+        matches!(
+            self.0.as_str(),
+            "COMPLETE" | "EXECUTOR_ERROR" | "SYSTEM_ERROR" | "CANCELED" | "PREEMPTED"
+        )
     }
 }
 
@@ -134,13 +137,19 @@ impl Client {
         };
         let url = url.trim_end_matches('/');
         if !url.starts_with("http://") && !url.starts_with("https://") {
-            return Err(hint(format!("the URL {url:?} is not http:// or https://"), "give --url as in http://127.0.0.1:8080"));
+            return Err(hint(
+                format!("the URL {url:?} is not http:// or https://"),
+                "give --url as in http://127.0.0.1:8080",
+            ));
         }
-        let base = if url.ends_with(BASE_PATH) { url.to_owned() } else { format!("{url}{BASE_PATH}") };
+        let base =
+            if url.ends_with(BASE_PATH) { url.to_owned() } else { format!("{url}{BASE_PATH}") };
         let auth = match (&args.token, &args.user) {
             (Some(token), _) => Auth::Bearer(token.clone()),
             (None, Some(user)) => match user.split_once(':') {
-                Some((name, password)) => Auth::Basic { name: name.to_owned(), password: password.to_owned() },
+                Some((name, password)) => {
+                    Auth::Basic { name: name.to_owned(), password: password.to_owned() }
+                }
                 None => return Err(hint("--user has no password", "give it as NAME:PASSWORD")),
             },
             (None, None) => Auth::None,
@@ -179,7 +188,11 @@ impl Client {
                 anyhow::Error::new(error.without_url()).context(format!("the request to {} failed", self.base))
             }
         })?;
-        if response.status().is_success() { Ok(response) } else { Err(self.refusal(response).await) }
+        if response.status().is_success() {
+            Ok(response)
+        } else {
+            Err(self.refusal(response).await)
+        }
     }
 
     /// The error that a server answered, in its own words.
@@ -188,28 +201,43 @@ impl Client {
         let body = response.text().await.unwrap_or_default();
         let message = serde_json::from_str::<Value>(&body)
             .ok()
-            .and_then(|body| ["msg", "message", "detail"].iter().find_map(|key| body[*key].as_str().map(str::to_owned)))
+            .and_then(|body| {
+                ["msg", "message", "detail"]
+                    .iter()
+                    .find_map(|key| body[*key].as_str().map(str::to_owned))
+            })
             .unwrap_or_else(|| status.canonical_reason().unwrap_or("an error").to_owned());
         match status {
             StatusCode::UNAUTHORIZED => hint(
                 format!("the server wants credentials: {message}"),
                 "give --token (or STEPWES_TOKEN), or --user NAME:PASSWORD (or STEPWES_USER)",
             ),
-            StatusCode::FORBIDDEN => hint(format!("the server does not allow it: {message}"), "check with whom the run, or the service, belongs"),
-            StatusCode::NOT_FOUND => hint(message, "`stepwes list` shows your runs; check --url as well"),
+            StatusCode::FORBIDDEN => hint(
+                format!("the server does not allow it: {message}"),
+                "check with whom the run, or the service, belongs",
+            ),
+            StatusCode::NOT_FOUND => {
+                hint(message, "`stepwes list` shows your runs; check --url as well")
+            }
             _ => anyhow::anyhow!("{message} (HTTP {})", status.as_u16()),
         }
     }
 
     /// An answer as JSON, and as what it should be.
-    async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> anyhow::Result<T> {
-        let mut url = url::Url::parse(&format!("{}{path}", self.base)).context("the server's URL cannot be read")?;
+    async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> anyhow::Result<T> {
+        let mut url = url::Url::parse(&format!("{}{path}", self.base))
+            .context("the server's URL cannot be read")?;
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
         let response = self.send(self.request(Method::GET, url.as_str())).await?;
         let body = response.bytes().await.context("the server's answer broke off")?;
-        serde_json::from_slice(&body).with_context(|| format!("the answer of {path} is not what WES 1.1 says"))
+        serde_json::from_slice(&body)
+            .with_context(|| format!("the answer of {path} is not what WES 1.1 says"))
     }
 
     /// `GET /service-info`.
@@ -250,7 +278,8 @@ impl Client {
 
     /// `GET /runs/{id}/status`.
     pub(crate) async fn state(&self, run_id: &str) -> anyhow::Result<State> {
-        let answer: StatusAnswer = self.get(&format!("/runs/{}/status", segment(run_id)), &[]).await?;
+        let answer: StatusAnswer =
+            self.get(&format!("/runs/{}/status", segment(run_id)), &[]).await?;
         Ok(answer.state)
     }
 
@@ -263,7 +292,8 @@ impl Client {
             if !token.is_empty() {
                 query.push(("page_token", &token));
             }
-            let page: TasksAnswer = self.get(&format!("/runs/{}/tasks", segment(run_id)), &query).await?;
+            let page: TasksAnswer =
+                self.get(&format!("/runs/{}/tasks", segment(run_id)), &query).await?;
             tasks.extend(page.task_logs.unwrap_or_default());
             token = page.next_page_token.unwrap_or_default();
             if token.is_empty() {
@@ -293,12 +323,17 @@ impl Client {
                 .mime_str("application/octet-stream")?;
             form = form.part("workflow_attachment", part);
         }
-        let mut request = self.request(Method::POST, &format!("{}/runs", self.base)).multipart(form);
+        let mut request =
+            self.request(Method::POST, &format!("{}/runs", self.base)).multipart(form);
         if let Some(key) = &submission.idempotency_key {
             request = request.header("Idempotency-Key", key);
         }
-        let answer: RunIdResponse =
-            self.send(request).await?.json().await.context("the answer to the submission is not a RunId")?;
+        let answer: RunIdResponse = self
+            .send(request)
+            .await?
+            .json()
+            .await
+            .context("the answer to the submission is not a RunId")?;
         Ok(answer.run_id)
     }
 
@@ -308,7 +343,11 @@ impl Client {
         if offset > 0 {
             request = request.header(header::RANGE, format!("bytes={offset}-"));
         }
-        let response = request.send().await.map_err(reqwest::Error::without_url).context("the log cannot be read")?;
+        let response = request
+            .send()
+            .await
+            .map_err(reqwest::Error::without_url)
+            .context("the log cannot be read")?;
         match response.status() {
             StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::NO_CONTENT => Ok(LogPiece::Nothing),
             // A server that does not know ranges sends the whole log again: nothing to go on from.
@@ -319,7 +358,10 @@ impl Client {
     }
 
     /// `GET /runs/{id}/outputs`, an extension of stepwes, every page.
-    pub(crate) async fn outputs(&self, run_id: &str) -> anyhow::Result<Vec<stepwes_core::wes::OutputEntry>> {
+    pub(crate) async fn outputs(
+        &self,
+        run_id: &str,
+    ) -> anyhow::Result<Vec<stepwes_core::wes::OutputEntry>> {
         let mut files = Vec::new();
         let mut token = String::new();
         loop {
@@ -327,7 +369,8 @@ impl Client {
             if !token.is_empty() {
                 query.push(("page_token", &token));
             }
-            let page: OutputListResponse = self.get(&format!("/runs/{}/outputs", segment(run_id)), &query).await?;
+            let page: OutputListResponse =
+                self.get(&format!("/runs/{}/outputs", segment(run_id)), &query).await?;
             files.extend(page.outputs);
             token = page.next_page_token;
             if token.is_empty() {
@@ -344,7 +387,9 @@ impl Client {
 
 /// A run id as one segment of a path.
 fn segment(run_id: &str) -> String {
-    percent_encoding::utf8_percent_encode(run_id, percent_encoding::NON_ALPHANUMERIC).to_string().replace("%2D", "-")
+    percent_encoding::utf8_percent_encode(run_id, percent_encoding::NON_ALPHANUMERIC)
+        .to_string()
+        .replace("%2D", "-")
 }
 
 /// The last cause: what the operating system said.

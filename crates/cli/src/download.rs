@@ -24,7 +24,9 @@ pub(crate) async fn download(
     outdir: &Path,
     done: impl Fn(u64) + Send + Sync + 'static,
 ) -> anyhow::Result<()> {
-    tokio::fs::create_dir_all(outdir).await.with_context(|| format!("{} cannot be made", outdir.display()))?;
+    tokio::fs::create_dir_all(outdir)
+        .await
+        .with_context(|| format!("{} cannot be made", outdir.display()))?;
     let done = Arc::new(done);
     stream::iter(files.iter().cloned())
         .map(|file| {
@@ -32,7 +34,9 @@ pub(crate) async fn download(
             let done = Arc::clone(&done);
             let target = target(outdir, &file.path);
             async move {
-                one(&client, &file, &target?).await.with_context(|| format!("{:?} cannot be downloaded", file.path))?;
+                one(&client, &file, &target?)
+                    .await
+                    .with_context(|| format!("{:?} cannot be downloaded", file.path))?;
                 done(file.size);
                 anyhow::Ok(())
             }
@@ -45,15 +49,23 @@ pub(crate) async fn download(
 
 async fn one(client: &Client, file: &OutputEntry, target: &Path) -> anyhow::Result<()> {
     if let Some(folder) = target.parent() {
-        tokio::fs::create_dir_all(folder).await.with_context(|| format!("{} cannot be made", folder.display()))?;
+        tokio::fs::create_dir_all(folder)
+            .await
+            .with_context(|| format!("{} cannot be made", folder.display()))?;
     }
     let mut name = target.file_name().unwrap_or_default().to_owned();
     name.push(".part");
     // A long name with a suffix could be too long for the file system.
-    let part = if name.len() > 255 { target.with_file_name(format!(".{}.part", std::process::id())) } else { target.with_file_name(name) };
+    let part = if name.len() > 255 {
+        target.with_file_name(format!(".{}.part", std::process::id()))
+    } else {
+        target.with_file_name(name)
+    };
     let result = fetch(client, file, &part).await;
     match result {
-        Ok(()) => tokio::fs::rename(&part, target).await.with_context(|| format!("{} cannot be written", target.display())),
+        Ok(()) => tokio::fs::rename(&part, target)
+            .await
+            .with_context(|| format!("{} cannot be written", target.display())),
         Err(error) => {
             // The error that matters is the first one.
             let _ = tokio::fs::remove_file(&part).await;
@@ -64,27 +76,40 @@ async fn one(client: &Client, file: &OutputEntry, target: &Path) -> anyhow::Resu
 
 async fn fetch(client: &Client, file: &OutputEntry, part: &Path) -> anyhow::Result<()> {
     let response = client.download(&file.url).await?;
-    let mut out = tokio::fs::File::create(part).await.with_context(|| format!("{} cannot be written", part.display()))?;
+    let mut out = tokio::fs::File::create(part)
+        .await
+        .with_context(|| format!("{} cannot be written", part.display()))?;
     let mut hash = Sha1::new();
     let mut size = 0u64;
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.try_next().await.map_err(reqwest::Error::without_url)? {
         hash.update(&chunk);
         size += chunk.len() as u64;
-        out.write_all(&chunk).await.with_context(|| format!("{} cannot be written", part.display()))?;
+        out.write_all(&chunk)
+            .await
+            .with_context(|| format!("{} cannot be written", part.display()))?;
     }
     out.flush().await.with_context(|| format!("{} cannot be written", part.display()))?;
     anyhow::ensure!(size == file.size, "{size} bytes came instead of {}", file.size);
     let checksum = format!("sha1${}", hex::encode(hash.finalize()));
-    anyhow::ensure!(checksum == file.checksum, "its checksum is {checksum} instead of {}", file.checksum);
+    anyhow::ensure!(
+        checksum == file.checksum,
+        "its checksum is {checksum} instead of {}",
+        file.checksum
+    );
     Ok(())
 }
 
 /// Where a file goes: the server's word is not trusted to stay below `outdir`.
 pub(crate) fn target(outdir: &Path, path: &str) -> anyhow::Result<PathBuf> {
     let below = Path::new(path);
-    let safe = !path.is_empty() && below.components().all(|part| matches!(part, Component::Normal(_)));
-    anyhow::ensure!(safe, "the server names the output {path:?}, which would lie outside {}", outdir.display());
+    let safe =
+        !path.is_empty() && below.components().all(|part| matches!(part, Component::Normal(_)));
+    anyhow::ensure!(
+        safe,
+        "the server names the output {path:?}, which would lie outside {}",
+        outdir.display()
+    );
     Ok(outdir.join(below))
 }
 

@@ -27,7 +27,10 @@ impl<'a> Follower<'a> {
     }
 
     /// Writes what is new to `out`, once; gives how many bytes that was.
-    pub(crate) async fn catch_up(&mut self, out: &mut (impl AsyncWrite + Unpin)) -> anyhow::Result<u64> {
+    pub(crate) async fn catch_up(
+        &mut self,
+        out: &mut (impl AsyncWrite + Unpin),
+    ) -> anyhow::Result<u64> {
         let log = self.client.run(self.run_id).await?.run_log;
         let Some(url) = (if self.stdout { log.stdout } else { log.stderr }) else { return Ok(0) };
         let start = self.offset;
@@ -36,7 +39,9 @@ impl<'a> Follower<'a> {
             let before = self.offset;
             if let LogPiece::Bytes(response) = self.client.log(&url, self.offset).await? {
                 let mut chunks = response.bytes_stream();
-                while let Some(chunk) = chunks.try_next().await.map_err(reqwest::Error::without_url)? {
+                while let Some(chunk) =
+                    chunks.try_next().await.map_err(reqwest::Error::without_url)?
+                {
                     out.write_all(&chunk).await.context("the log cannot be written")?;
                     self.offset += chunk.len() as u64;
                 }
@@ -49,7 +54,10 @@ impl<'a> Follower<'a> {
     }
 
     /// Writes the log until the run has ended and nothing is left.
-    pub(crate) async fn to_the_end(&mut self, out: &mut (impl AsyncWrite + Unpin)) -> anyhow::Result<()> {
+    pub(crate) async fn to_the_end(
+        &mut self,
+        out: &mut (impl AsyncWrite + Unpin),
+    ) -> anyhow::Result<()> {
         loop {
             // The state first: what is written before the end is then seen by the last catch-up.
             let ended = self.client.state(self.run_id).await?.is_terminal();

@@ -22,10 +22,15 @@ fn main() -> ExitCode {
         // Only a second call can fail, and then a provider is there.
         tracing::debug!("a TLS provider had been installed before");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return ui::fail(&anyhow::Error::new(error).context("the asynchronous runtime cannot start")),
+        Err(error) => {
+            return ui::fail(
+                &anyhow::Error::new(error).context("the asynchronous runtime cannot start"),
+            );
+        }
     };
     let result = runtime.block_on(async {
         match cli.command {

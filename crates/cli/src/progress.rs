@@ -23,7 +23,8 @@ impl Progress {
         let terminal = std::io::stderr().is_terminal() && !quiet;
         let bar = terminal.then(|| {
             let bar = ProgressBar::new_spinner();
-            if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {msg} {elapsed:.dim}") {
+            if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {msg} {elapsed:.dim}")
+            {
                 bar.set_style(style);
             }
             bar.enable_steady_tick(Duration::from_millis(100));
@@ -38,8 +39,13 @@ impl Progress {
         if self.last == "quiet" {
             return;
         }
-        let done = tasks.iter().filter(|task| task.end_time.is_some() || task.exit_code.is_some()).count();
-        let counts = if tasks.is_empty() { String::new() } else { format!("  {done} of {} tasks done", tasks.len()) };
+        let done =
+            tasks.iter().filter(|task| task.end_time.is_some() || task.exit_code.is_some()).count();
+        let counts = if tasks.is_empty() {
+            String::new()
+        } else {
+            format!("  {done} of {} tasks done", tasks.len())
+        };
         let now = format!("{}{counts}", self.style.state(&state.0));
         match &self.bar {
             Some(bar) => bar.set_message(now.clone()),

@@ -26,7 +26,9 @@ impl Submission {
     /// Reads the files that the arguments name.
     pub(crate) fn read(args: &WorkflowArgs) -> anyhow::Result<Self> {
         let params = args.inputs.as_deref().map(read_params).transpose()?;
-        let remote = ["http://", "https://", "s3://", "file://"].iter().any(|scheme| args.workflow.starts_with(scheme));
+        let remote = ["http://", "https://", "s3://", "file://"]
+            .iter()
+            .any(|scheme| args.workflow.starts_with(scheme));
         let (path, fragment) = match args.workflow.split_once('#') {
             Some((path, fragment)) if !Path::new(&args.workflow).exists() => (path, Some(fragment)),
             _ => (args.workflow.as_str(), None),
@@ -40,7 +42,8 @@ impl Submission {
         let mut version = args.type_version.clone();
         if let Some(local) = &local {
             let document = bundle.add_workflow(local, &workflow_type)?;
-            version = version.or_else(|| document.get("cwlVersion").and_then(Value::as_str).map(str::to_owned));
+            version = version
+                .or_else(|| document.get("cwlVersion").and_then(Value::as_str).map(str::to_owned));
         }
         let params = match (params, &args.inputs) {
             (Some(params), Some(inputs)) => bundle.add_inputs(params, inputs)?,
@@ -76,13 +79,19 @@ impl Submission {
                     None => (option.clone(), Value::Null),
                 })
                 .collect();
-            fields.push(("workflow_engine_parameters".to_owned(), Value::Object(options).to_string()));
+            fields.push((
+                "workflow_engine_parameters".to_owned(),
+                Value::Object(options).to_string(),
+            ));
         }
         if !args.tag.is_empty() {
             let mut tags = Map::new();
             for tag in &args.tag {
                 let Some((name, value)) = tag.split_once('=') else {
-                    return Err(hint(format!("the tag {tag:?} has no value"), "give it as NAME=VALUE"));
+                    return Err(hint(
+                        format!("the tag {tag:?} has no value"),
+                        "give it as NAME=VALUE",
+                    ));
                 };
                 tags.insert(name.to_owned(), Value::String(value.to_owned()));
             }
@@ -123,15 +132,20 @@ fn read_params(path: &Path) -> anyhow::Result<Map<String, Value>> {
     match read_document(path)? {
         Value::Object(params) => Ok(params),
         Value::Null => Ok(Map::new()),
-        _ => Err(hint(format!("{} is not an object of inputs", path.display()), "write it as JSON or YAML: a name and a value for each input")),
+        _ => Err(hint(
+            format!("{} is not an object of inputs", path.display()),
+            "write it as JSON or YAML: a name and a value for each input",
+        )),
     }
 }
 
 /// Reads a JSON or YAML file.
 pub(crate) fn read_document(path: &Path) -> anyhow::Result<Value> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{} cannot be read", path.display()))?;
     // JSON first: it is faster, keeps the order of keys, and says where it is wrong.
     serde_json::from_str(&text).or_else(|_| {
-        serde_saphyr::from_str(&text).with_context(|| format!("{} is neither JSON nor YAML", path.display()))
+        serde_saphyr::from_str(&text)
+            .with_context(|| format!("{} is neither JSON nor YAML", path.display()))
     })
 }

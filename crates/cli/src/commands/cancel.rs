@@ -19,11 +19,18 @@ pub(crate) async fn cancel(args: CancelArgs) -> anyhow::Result<ExitCode> {
     }
     let mut states: Vec<(String, State)> = Vec::new();
     for run_id in &args.run_ids {
-        let state = if args.wait { wait::until_ended(&client, run_id).await? } else { client.state(run_id).await? };
+        let state = if args.wait {
+            wait::until_ended(&client, run_id).await?
+        } else {
+            client.state(run_id).await?
+        };
         states.push((run_id.clone(), state));
     }
     if args.server.json {
-        let answer: Vec<_> = states.iter().map(|(run_id, state)| json!({"run_id": run_id, "state": state})).collect();
+        let answer: Vec<_> = states
+            .iter()
+            .map(|(run_id, state)| json!({"run_id": run_id, "state": state}))
+            .collect();
         print_json(&answer)?;
     } else {
         let style = Style::of_stdout();

@@ -20,7 +20,8 @@ pub(crate) async fn info(args: InfoArgs) -> anyhow::Result<ExitCode> {
     }
     let style = Style::of_stdout();
     let text = |value: &Value| printable(value.as_str().unwrap_or("-"));
-    let mut shown = format!("{} {}\n", style.paint(Colour::Bold, &text(&info["name"])), text(&info["version"]));
+    let mut shown =
+        format!("{} {}\n", style.paint(Colour::Bold, &text(&info["name"])), text(&info["version"]));
     shown.push_str(&format!("  at {}\n", client.base()));
     for (title, key, inner) in [
         ("workflow types", "workflow_type_versions", "workflow_type_version"),
@@ -28,9 +29,15 @@ pub(crate) async fn info(args: InfoArgs) -> anyhow::Result<ExitCode> {
     ] {
         shown.push_str(&format!("  {title}\n"));
         for (name, versions) in info[key].as_object().into_iter().flatten() {
-            let versions: Vec<_> =
-                versions[inner].as_array().into_iter().flatten().filter_map(Value::as_str).map(printable).collect();
-            let versions = if versions.is_empty() { "not installed".to_owned() } else { versions.join(", ") };
+            let versions: Vec<_> = versions[inner]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .map(printable)
+                .collect();
+            let versions =
+                if versions.is_empty() { "not installed".to_owned() } else { versions.join(", ") };
             shown.push_str(&format!("    {} {versions}\n", printable(name)));
         }
     }

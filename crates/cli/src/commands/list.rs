@@ -28,7 +28,13 @@ pub(crate) async fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
                 })
                 .collect();
             let time = |time: &Option<String>| time.clone().unwrap_or_else(|| "-".to_owned());
-            vec![run.run_id.clone(), run.state.0.clone(), time(&run.start_time), time(&run.end_time), tags.join(" ")]
+            vec![
+                run.run_id.clone(),
+                run.state.0.clone(),
+                time(&run.start_time),
+                time(&run.end_time),
+                tags.join(" "),
+            ]
         })
         .collect();
     print(&table(&["RUN", "STATE", "STARTED", "ENDED", "TAGS"], &rows))?;

@@ -16,7 +16,9 @@ pub(crate) async fn logs(args: LogsArgs) -> anyhow::Result<ExitCode> {
             follower.catch_up(&mut text).await?;
         }
         let stream = if args.stdout { "stdout" } else { "stderr" };
-        print_json(&serde_json::json!({"run_id": args.run_id, stream: String::from_utf8_lossy(&text)}))?;
+        print_json(
+            &serde_json::json!({"run_id": args.run_id, stream: String::from_utf8_lossy(&text)}),
+        )?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut out = tokio::io::stdout();

@@ -21,8 +21,10 @@ pub(crate) async fn outputs(args: OutputsArgs) -> anyhow::Result<ExitCode> {
     if args.server.json {
         print_json(&files)?;
     } else if args.outdir.is_none() {
-        let rows: Vec<_> =
-            files.iter().map(|file| vec![file.path.clone(), bytes(file.size), file.location.clone()]).collect();
+        let rows: Vec<_> = files
+            .iter()
+            .map(|file| vec![file.path.clone(), bytes(file.size), file.location.clone()])
+            .collect();
         print(&table(&["PATH", "SIZE", "LOCATION"], &rows))?;
     }
     Ok(ExitCode::SUCCESS)

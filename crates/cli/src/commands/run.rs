@@ -47,7 +47,11 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     result
 }
 
-async fn submitted(args: &RunArgs, client: &Client, submission: &Submission) -> anyhow::Result<ExitCode> {
+async fn submitted(
+    args: &RunArgs,
+    client: &Client,
+    submission: &Submission,
+) -> anyhow::Result<ExitCode> {
     let run_id = client.submit(submission).await?;
     let mut progress = Progress::new(args.server.json);
     let style = Style::of_stderr();
@@ -83,7 +87,12 @@ fn finished(run: &RunView, outputs: &Value) -> Value {
 }
 
 /// Watches the run to its end; `None` when the person went away from it.
-async fn watch(args: &RunArgs, client: &Client, run_id: &str, progress: &mut Progress) -> anyhow::Result<Option<State>> {
+async fn watch(
+    args: &RunArgs,
+    client: &Client,
+    run_id: &str,
+    progress: &mut Progress,
+) -> anyhow::Result<Option<State>> {
     let mut follower = args.follow.then(|| Follower::new(client, run_id, false));
     let mut interrupts = Interrupts::new()?;
     let mut pauses = Pauses::new();
@@ -111,7 +120,9 @@ async fn watch(args: &RunArgs, client: &Client, run_id: &str, progress: &mut Pro
             let mut new = Vec::new();
             follower.catch_up(&mut new).await?;
             // Standard error is where the engine would have written it.
-            progress.suspend(|| std::io::stderr().write_all(&new)).context("the log cannot be shown")?;
+            progress
+                .suspend(|| std::io::stderr().write_all(&new))
+                .context("the log cannot be shown")?;
         }
         if state.is_terminal() {
             return Ok(Some(state));
@@ -190,7 +201,8 @@ async fn fetch_outputs(args: &RunArgs, client: &Client, run: &RunView) -> anyhow
     if !args.server.json {
         eprintln!("{} files, {}, in {}", files.len(), bytes(total), args.outdir.display());
     }
-    let outdir = std::path::absolute(&args.outdir).context("the output folder has no absolute path")?;
+    let outdir =
+        std::path::absolute(&args.outdir).context("the output folder has no absolute path")?;
     localise(&mut outputs, &places(&files, &outdir)?);
     Ok(outputs)
 }
@@ -227,7 +239,8 @@ fn localise(value: &mut Value, places: &HashMap<String, PathBuf>) {
                 if let Ok(url) = url::Url::from_file_path(&place) {
                     object.insert("location".to_owned(), Value::String(url.to_string()));
                 }
-                object.insert("path".to_owned(), Value::String(place.to_string_lossy().into_owned()));
+                object
+                    .insert("path".to_owned(), Value::String(place.to_string_lossy().into_owned()));
             }
             object.values_mut().for_each(|member| localise(member, places));
         }
@@ -282,7 +295,8 @@ mod tests {
             size: 1,
             checksum: String::new(),
         };
-        let places = places(&[file("a b.txt"), file("d/e/f.txt")], Path::new("/out")).expect("safe names");
+        let places =
+            places(&[file("a b.txt"), file("d/e/f.txt")], Path::new("/out")).expect("safe names");
         let mut outputs = json!({
             "x": {"class": "File", "location": "s3://b/outputs/r/1/a b.txt"},
             "y": [{"class": "Directory", "location": "s3://b/outputs/r/1/d",

@@ -6,7 +6,9 @@ use anyhow::Context as _;
 use serde_json::json;
 use stepwes_local::{LeftRunning, ServeError, ServeOptions, Server};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 use crate::{
     args::{EmbeddedArgs, ServeArgs},
@@ -25,9 +27,10 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     };
     if args.stop_runs {
         let options = ServeOptions { port: 0, ..options };
-        let stopped = stepwes_local::stop_runs(options, |left| eprintln!("{left} runs are still going on"))
-            .await
-            .map_err(|error| explain(&error))?;
+        let stopped =
+            stepwes_local::stop_runs(options, |left| eprintln!("{left} runs are still going on"))
+                .await
+                .map_err(|error| explain(&error))?;
         if args.json {
             print_json(&json!({"stopped": stopped}))?;
         } else {
@@ -35,8 +38,10 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let mut interrupt = signal(SignalKind::interrupt()).context("interrupts cannot be listened for")?;
-    let mut terminate = signal(SignalKind::terminate()).context("signals cannot be listened for")?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).context("interrupts cannot be listened for")?;
+    let mut terminate =
+        signal(SignalKind::terminate()).context("signals cannot be listened for")?;
     let server = stepwes_local::start(options).await.map_err(|error| explain(&error))?;
     let dir = server.dir().to_owned();
     if args.json {
@@ -66,7 +71,11 @@ pub(crate) fn say_left(left: &LeftRunning, dir: &Path) {
         return;
     }
     for task in &left.tasks {
-        eprintln!("still running: run {} (pid {})", task.run_id.as_deref().unwrap_or("unknown"), task.pid);
+        eprintln!(
+            "still running: run {} (pid {})",
+            task.run_id.as_deref().unwrap_or("unknown"),
+            task.pid
+        );
     }
     if left.waiting > 0 {
         eprintln!("still waiting to start: {}", left.waiting);
@@ -91,7 +100,11 @@ pub(crate) async fn embedded(args: &EmbeddedArgs) -> anyhow::Result<Server> {
 fn options(args: &EmbeddedArgs) -> anyhow::Result<ServeOptions> {
     let max_engines = args
         .max_engines
-        .map(|count| NonZeroUsize::new(count).ok_or_else(|| hint("--max-engines is 0, so no run would ever start", "give 1 or more")))
+        .map(|count| {
+            NonZeroUsize::new(count).ok_or_else(|| {
+                hint("--max-engines is 0, so no run would ever start", "give 1 or more")
+            })
+        })
         .transpose()?;
     Ok(ServeOptions {
         dir: args.dir.clone(),
@@ -123,7 +136,9 @@ fn log_to_stderr() {
     let level = level.unwrap_or_else(|| default.parse().unwrap_or_default());
     let registry = tracing_subscriber::registry().with(level);
     if terminal {
-        registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false)).init();
+        registry
+            .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false))
+            .init();
     } else {
         registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).json()).init();
     }
