@@ -116,6 +116,13 @@ class Wes:
         until(lambda: self.state(run_id) in TERMINAL, f"run {run_id} has ended", seconds)
         return self.log(run_id)
 
+    def gated(self, gate):
+        """Starts the workflow that waits at `gate`; gives the run's id once its tool is at work."""
+        run_id = self.run("gate.cwl", [workflow("gate.cwl")], workflow_params=gate.params())
+        until(lambda: gate.processes() or self.state(run_id) in TERMINAL, "the workflow's tool runs")
+        assert gate.processes(), self.log(run_id)
+        return run_id
+
     def complete(self, run_id):
         log = self.ended(run_id)
         assert log["state"] == "COMPLETE", (log, self.get(f"/runs/{run_id}/logs/stderr").text)

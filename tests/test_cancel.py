@@ -6,14 +6,8 @@ from conftest import until, workflow
 GATE = [workflow("gate.cwl")]
 
 
-def start(service, gate):
-    run_id = service.run("gate.cwl", GATE, workflow_params=gate.params())
-    until(gate.processes, "the workflow's tool runs")
-    return run_id
-
-
 def test_a_running_workflow_is_stopped_with_all_its_processes(service, gate):
-    run_id = start(service, gate)
+    run_id = service.gated(gate)
     for _ in range(2):
         answer = service.post(f"/runs/{run_id}/cancel")
         assert answer.status_code == 200 and answer.json() == {"run_id": run_id}
@@ -45,7 +39,7 @@ def test_a_cancel_survives_the_death_of_the_server(own_server, gate):
     from conftest import Wes
 
     service = Wes(own_server.url)
-    run_id = start(service, gate)
+    run_id = service.gated(gate)
     try:
         requests.post(f"{service.base}/runs/{run_id}/cancel", timeout=10)
     finally:

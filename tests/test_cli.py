@@ -9,7 +9,7 @@ import signal
 import subprocess
 
 import pytest
-from conftest import BIN, ROOT, until, workflow
+from conftest import BIN, ROOT, until
 
 WORKFLOWS = ROOT / "tests/workflows"
 # cwltool takes names with blanks only so.
@@ -88,8 +88,7 @@ def test_submit_then_everything_that_reads(stepwes, inputs):
 
 
 def test_cancel_waits_until_it_is_gone(stepwes, service, gate):
-    run_id = service.run("gate.cwl", [workflow("gate.cwl")], workflow_params=gate.params())
-    until(gate.processes, "the tool runs")
+    run_id = service.gated(gate)
     assert "CANCELED" in stepwes("cancel", "--wait", run_id).stdout
     assert gate.processes() == []
 

@@ -3,15 +3,7 @@
 import os
 import signal
 
-from conftest import Wes, until, workflow
-
-GATE = [workflow("gate.cwl")]
-
-
-def start(service, gate):
-    run_id = service.run("gate.cwl", GATE, workflow_params=gate.params())
-    until(gate.processes, "the workflow's tool runs")
-    return run_id
+from conftest import Wes, until
 
 
 def engines(server):
@@ -31,7 +23,7 @@ def engines(server):
 
 def test_an_engine_that_outlives_the_server_is_found_again(own_server, gate):
     service = Wes(own_server.url)
-    run_id = start(service, gate)
+    run_id = service.gated(gate)
     processes = gate.processes()
     own_server.kill()
     assert gate.processes() == processes
@@ -44,7 +36,7 @@ def test_an_engine_that_outlives_the_server_is_found_again(own_server, gate):
 
 def test_an_engine_that_ends_while_there_is_no_server_has_not_worked_in_vain(own_server, gate):
     service = Wes(own_server.url)
-    run_id = start(service, gate)
+    run_id = service.gated(gate)
     own_server.kill()
     gate.open()
     until(lambda: not gate.processes(), "the tool has ended")
@@ -54,7 +46,7 @@ def test_an_engine_that_ends_while_there_is_no_server_has_not_worked_in_vain(own
 
 def test_an_engine_that_died_with_the_server_is_tried_again(own_server, gate):
     service = Wes(own_server.url)
-    run_id = start(service, gate)
+    run_id = service.gated(gate)
     own_server.kill()
     for pid in engines(own_server):
         os.kill(pid, signal.SIGKILL)
@@ -66,7 +58,7 @@ def test_an_engine_that_died_with_the_server_is_tried_again(own_server, gate):
 
 def test_an_engine_that_is_killed_is_tried_again_without_a_trace_of_the_old_one(own_server, gate):
     service = Wes(own_server.url)
-    run_id = start(service, gate)
+    run_id = service.gated(gate)
     first = gate.processes()
     (pid,) = engines(own_server)
     os.kill(pid, signal.SIGKILL)
@@ -77,7 +69,7 @@ def test_an_engine_that_is_killed_is_tried_again_without_a_trace_of_the_old_one(
 
 def test_stopping_the_server_leaves_the_engine_and_says_so(own_server, gate):
     service = Wes(own_server.url)
-    run_id = start(service, gate)
+    run_id = service.gated(gate)
     own_server.process.send_signal(signal.SIGINT)
     assert own_server.process.wait(30) == 0
     assert run_id in own_server.log.read_text()

@@ -34,6 +34,9 @@ pub mod env {
     /// definition); 20 when it is not set. The upload of its logs may take as long again, and so
     /// may the result's: the container's `stopTimeout` must be three times as long.
     pub const STOP_GRACE: &str = "STEPWES_STOP_GRACE_SECONDS";
+    /// How many seconds the task goes on asking a service that does not answer before it gives
+    /// up and is lost (task definition); 600 when it is not set.
+    pub const PATIENCE: &str = "STEPWES_PATIENCE_SECONDS";
     /// Whether S3 is addressed by path: for endpoints that are not AWS's.
     pub const S3_PATH_STYLE: &str = "STEPWES_S3_PATH_STYLE";
 }

@@ -31,10 +31,10 @@ pub(crate) async fn list_outputs(
     Params(run_id): Params<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<OutputListResponse>, HttpError> {
+    let run = caller.run(&state.store, &run_id).await?;
     let limits = &state.settings.limits;
     let page = PageRequest::read(query.as_deref(), limits)?;
     let offset = page.offset()?;
-    let run = caller.run(&state.store, &run_id).await?;
     let Some(mut collected) = collected(&state, &run).await? else {
         return Ok(Json(OutputListResponse {
             outputs: Vec::new(),

@@ -29,10 +29,10 @@ pub(crate) async fn list_tasks(
     Params(run_id): Params<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<TaskListResponse>, HttpError> {
+    let run = caller.run(&state.store, &run_id).await?;
     let limits = &state.settings.limits;
     let page = PageRequest::read(query.as_deref(), limits)?;
     let offset = page.offset()?;
-    let run = caller.run(&state.store, &run_id).await?;
     let tasks = tasks(&state, &run).await?;
     let total = tasks.len();
     let mut task_logs: Vec<_> =

@@ -42,7 +42,7 @@ pub struct Submission {
 /// not know are ignored, so that clients of later versions are served.
 ///
 /// # Errors
-/// 415 for another content type or none, 413 for more than the limits, 400 for what cannot be read.
+/// 415 for another content type, 413 for more than the limits, 400 for what cannot be read.
 pub async fn read(
     headers: &HeaderMap,
     body: Body,
@@ -60,6 +60,9 @@ pub async fn read(
             )),
         },
         "application/json" => read_json(&mut stream, limits).await,
+        "" => Err(ApiError::BadRequest(
+            "the request has no Content-Type, and so no RunRequest; send multipart/form-data, or application/json when there are no attachments".to_owned(),
+        )),
         _ => Err(ApiError::UnsupportedMediaType(format!(
             "the Content-Type {content_type:?} is not read here; send multipart/form-data, or application/json when there are no attachments"
         ))),

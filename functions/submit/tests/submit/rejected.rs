@@ -51,7 +51,7 @@ fn cases() -> Vec<(&'static str, &'static str, Vec<u8>, u16)> {
     };
     vec![
         // Bodies
-        ("no content type", "", Form::good().end(), 415),
+        ("no content type", "", Form::good().end(), 400),
         (
             "another content type",
             "application/x-www-form-urlencoded",
