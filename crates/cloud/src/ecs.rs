@@ -111,20 +111,26 @@ impl Tasks {
         }
     }
 
-    /// One page of the cluster's tasks that nobody has asked to stop, and where the next page goes
-    /// on.
+    /// One page of the cluster's tasks, and where the next page goes on: of those that nobody has
+    /// asked to stop, or else of those that somebody has, whether they have stopped or not (ECS
+    /// forgets these after about an hour).
     ///
     /// # Errors
     /// [`StepFailure`] when ECS does not answer or refuses.
-    pub async fn running(
+    pub async fn page(
         &self,
+        asked_to_stop: bool,
         next: Option<String>,
     ) -> Result<(Vec<TaskInfo>, Option<String>), StepFailure> {
         let answer = self
             .client
             .list_tasks()
             .cluster(&self.cluster)
-            .desired_status(DesiredStatus::Running)
+            .desired_status(if asked_to_stop {
+                DesiredStatus::Stopped
+            } else {
+                DesiredStatus::Running
+            })
             .set_next_token(next)
             .send()
             .await

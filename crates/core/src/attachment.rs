@@ -54,8 +54,8 @@ impl AttachmentName {
             return Err(wrong(name, "a filename must name a file"));
         }
         let name = parts.join("/");
-        if name == INPUTS_FILE {
-            return Err(wrong(&name, "this name is taken by the workflow's parameters"));
+        if parts.first() == Some(&INPUTS_FILE) {
+            return Err(wrong(&name, "wes_inputs.json is taken by the workflow's parameters"));
         }
         Ok(Self(name))
     }
@@ -131,6 +131,7 @@ mod tests {
             "a/",
             ".",
             "wes_inputs.json",
+            "wes_inputs.json/a",
             &long,
         ] {
             let error = AttachmentName::parse(Some(bad), 3).expect_err(bad);

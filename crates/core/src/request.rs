@@ -75,6 +75,22 @@ pub struct Attachment {
     pub size: u64,
 }
 
+/// The most levels that a JSON value in a request may have. What is stored holds it some levels
+/// deeper, and JSON readers stop at 128.
+const MAX_DEPTH: usize = 100;
+
+/// How JSON clients name attachments, the second one being Sapporo's.
+const JSON_ATTACHMENTS: [&str; 2] = ["workflow_attachment", "workflow_attachment_obj"];
+
+/// How many levels a value has; 1 for one that holds no other.
+fn depth(value: &Value) -> usize {
+    1 + match value {
+        Value::Array(items) => items.iter().map(depth).max().unwrap_or_default(),
+        Value::Object(fields) => fields.values().map(depth).max().unwrap_or_default(),
+        _ => 0,
+    }
+}
+
 impl RunRequest {
     /// Reads the text fields of a `multipart/form-data` request.
     ///
@@ -109,7 +125,19 @@ impl RunRequest {
         let value: Value = serde_json::from_slice(body)
             .map_err(|error| ApiError::BadRequest(format!("the body is not JSON: {error}")))?;
         match value {
-            Value::Object(object) => Self::from_object(object),
+            Value::Object(object) => {
+                let has_some = |name: &&&str| match object.get(**name) {
+                    None | Some(Value::Null) => false,
+                    Some(Value::Array(items)) => !items.is_empty(),
+                    Some(_) => true,
+                };
+                if let Some(name) = JSON_ATTACHMENTS.iter().find(has_some) {
+                    return Err(ApiError::BadRequest(format!(
+                        "{name}: a JSON request carries no attachments; send multipart/form-data with workflow_attachment parts"
+                    )));
+                }
+                Self::from_object(object)
+            }
             _ => {
                 Err(ApiError::BadRequest("the body must be a JSON object, a RunRequest".to_owned()))
             }
@@ -134,6 +162,9 @@ impl RunRequest {
         let workflow_engine_version = text("workflow_engine_version")?;
         let mut map = |name: &str| match object.remove(name) {
             None | Some(Value::Null) => Ok(Map::new()),
+            Some(value @ Value::Object(_)) if depth(&value) > MAX_DEPTH => Err(
+                ApiError::BadRequest(format!("{name} is nested deeper than {MAX_DEPTH} levels")),
+            ),
             Some(Value::Object(map)) => Ok(map),
             Some(_) => Err(ApiError::BadRequest(format!("{name} must be a JSON object"))),
         };
@@ -428,6 +459,39 @@ mod tests {
         workflow_type must be a string
         "#
         );
+    }
+
+    #[test]
+    fn attachments_in_json_are_refused_and_not_dropped() {
+        let json = |attachments: Value| {
+            let mut request = json!({
+                "workflow_type": "CWL", "workflow_type_version": "v1.2", "workflow_url": "http://x/a.cwl",
+            });
+            request["workflow_attachment"] = attachments;
+            RunRequest::from_json(request.to_string().as_bytes())
+        };
+        for none in [json!(null), json!([])] {
+            assert!(json(none).is_ok());
+        }
+        for some in [json!(["a"]), json!("a")] {
+            let told = json(some).expect_err("refused").to_string();
+            assert!(told.contains("multipart/form-data"), "{told}");
+        }
+    }
+
+    #[test]
+    fn what_is_accepted_can_be_read_again_however_deep_it_is() {
+        let nested = |levels: usize| {
+            let text = format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
+            let mut fields = form(&MINIMAL);
+            fields.insert("workflow_params".to_owned(), text);
+            RunRequest::from_form(fields)
+        };
+        let deepest = nested(MAX_DEPTH - 1).expect("accepted");
+        let stored = serde_json::to_string(&json!({"request": {"inner": deepest}})).expect("JSON");
+        assert!(serde_json::from_str::<Value>(&stored).is_ok());
+        let told = nested(MAX_DEPTH).expect_err("too deep").to_string();
+        assert!(told.contains("workflow_params") && told.contains("100"), "{told}");
     }
 
     #[test]

@@ -269,6 +269,12 @@ pub enum Refusal {
         /// The attempt that the run is in.
         current: u32,
     },
+    /// The event speaks of a task, and another one has claimed the attempt since.
+    #[error("another task holds the attempt than the one that the event {} speaks of", event.as_str())]
+    Task {
+        /// The event.
+        event: EventKind,
+    },
 }
 
 impl Position {

@@ -34,6 +34,9 @@ pub enum AdvanceEvent {
         attempt: u32,
         /// Why, for `system_logs`.
         reason: String,
+        /// The task that had claimed it when it was found lost; null when none had.
+        #[serde(default)]
+        task_arn: Option<String>,
     },
     /// A step of the machine failed for good.
     SystemError {
@@ -95,6 +98,9 @@ pub struct CollectOutput {
     /// Why, when `next` is `RETRY`: what `preempt` is told.
     #[serde(default)]
     pub reason: String,
+    /// The task that had claimed the lost attempt, when `next` is `RETRY`: what `preempt` is told.
+    #[serde(default)]
+    pub task_arn: Option<String>,
 }
 
 /// Where the machine goes after a step.

@@ -129,6 +129,8 @@ fn decide(run: &Run, attempt: u32, token: &AttemptToken, task_arn: &str) -> Deci
             Some(bound) if bound == task_arn => Decision::Bound,
             Some(_) => Decision::Refuse(RefusedReason::Twin),
         },
+        // Who holds the attempt has logs to upload when it is stopped.
+        RunState::Canceling if run.task_arn.as_deref() == Some(task_arn) => Decision::Bound,
         RunState::Canceling | RunState::Canceled => Decision::Refuse(RefusedReason::Canceling),
         RunState::Complete
         | RunState::ExecutorError

@@ -20,8 +20,8 @@ use stepwes_core::Clock;
 
 pub use error::StoreError;
 pub use model::{
-    Change, Claim, Created, Idempotency, IdempotentRun, ListedRun, NewRun, RunEventItem, RunPage,
-    Transition,
+    Change, Claim, Created, Holder, Idempotency, IdempotentRun, ListedRun, NewRun, RunEventItem,
+    RunPage, Transition,
 };
 
 /// The run table. Cheap to clone: the clones share their client.

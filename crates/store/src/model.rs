@@ -57,9 +57,42 @@ pub enum Created {
     KeyReused,
 }
 
-/// What a state change writes beside the state.
+/// Which task an event speaks of. One that was made out for a task, or for an attempt that no task
+/// had claimed, must not touch what another task has begun since.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Holder {
+    /// Whichever it is.
+    #[default]
+    Any,
+    /// No task had claimed the attempt.
+    Nobody,
+    /// The task of this ARN.
+    Task(String),
+}
+
+impl Holder {
+    /// The holder that a run has; [`Holder::Nobody`] for none.
+    #[must_use]
+    pub fn of(task_arn: Option<String>) -> Self {
+        task_arn.map_or(Self::Nobody, Self::Task)
+    }
+
+    /// Whether that is who holds the run's attempt.
+    #[must_use]
+    pub fn is_of(&self, run: &Run) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Nobody => run.task_arn.is_none(),
+            Self::Task(arn) => run.task_arn.as_ref() == Some(arn),
+        }
+    }
+}
+
+/// What a state change writes beside the state, and on what condition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
+    /// The task that the event speaks of: when another one holds the attempt, nothing is written.
+    pub holder: Holder,
     /// Why, for the run's history (its event item). Cut to [`crate::limits::MAX_TEXT_BYTES`].
     pub cause: String,
     /// Appended to [`Run::system_logs`]. Cut to [`crate::limits::MAX_TEXT_BYTES`].

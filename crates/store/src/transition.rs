@@ -4,7 +4,7 @@ use aws_sdk_dynamodb::types::{ReturnValuesOnConditionCheckFailure, TransactWrite
 use chrono::{DateTime, SubsecRound as _, Utc};
 use stepwes_core::{
     run::{Run, RunId},
-    run_state::{Position, RunEvent, Step},
+    run_state::{Position, Refusal, RunEvent, Step},
     token::AttemptToken,
 };
 use uuid::Uuid;
@@ -59,6 +59,10 @@ impl RunStore {
                     });
                 }
             };
+            if !change.holder.is_of(&run) {
+                let refusal = Refusal::Task { event: event.kind() };
+                return Ok(Transition::Refused { run, refusal });
+            }
             let moved = moved(&run, to, &change, self.clock.now())?;
             let cause = cut(change.cause.clone(), MAX_TEXT_BYTES);
             let name = event.kind().as_str();

@@ -17,7 +17,7 @@ use stepwes_core::{
     step::{AdvanceEvent, AdvanceInput, AdvanceOutput, Next},
     token::AttemptToken,
 };
-use stepwes_store::{Change, RunStore, Transition};
+use stepwes_store::{Change, Holder, RunStore, Transition};
 
 /// What the function is configured with.
 #[derive(Clone, Debug)]
@@ -69,8 +69,8 @@ impl State {
 pub async fn handle(state: &State, input: AdvanceInput) -> Result<AdvanceOutput, StepFailure> {
     match input.event {
         AdvanceEvent::Initialize => initialize(state, input.run_id).await,
-        AdvanceEvent::Preempt { attempt, reason } => {
-            preempt(state, input.run_id, attempt, &reason).await
+        AdvanceEvent::Preempt { attempt, reason, task_arn } => {
+            preempt(state, input.run_id, attempt, &reason, Holder::of(task_arn)).await
         }
         AdvanceEvent::SystemError { attempt, error, cause } => {
             system_error(state, input.run_id, attempt, &reason::of_step(&error, &cause)).await
@@ -100,10 +100,12 @@ async fn preempt(
     run_id: RunId,
     attempt: u32,
     reason: &str,
+    holder: Holder,
 ) -> Result<AdvanceOutput, StepFailure> {
     let max_attempts = state.settings.max_attempts;
     let reason = quote(reason);
     let change = Change {
+        holder: holder.clone(),
         cause: reason.clone(),
         system_log: Some(reason::of_lost_attempt(attempt, max_attempts, &reason)),
         ..Change::default()
@@ -117,6 +119,14 @@ async fn preempt(
             Some(next) => Ok(ended(next, &run)),
             None => attempt_of(state, &run),
         },
+        // A task claimed the attempt after collect found it lost: a RunTask whose answer never came
+        // had started it all the same. The attempt lives, and is collected when that task has ended.
+        Transition::Refused { run, .. } if run.attempt == attempt && !holder.is_of(&run) => {
+            match Next::end(run.state) {
+                Some(next) => Ok(ended(next, &run)),
+                None => Ok(answer(Next::Wait, &run)),
+            }
+        }
         Transition::Refused { run, .. } => match run.state {
             // collect saw the attempt's task gone before it called the attempt lost.
             RunState::Canceling if run.attempt == attempt => canceled(state, &run).await,
@@ -209,11 +219,16 @@ fn end_or_stale(run: &Run, spoken: u32) -> Result<AdvanceOutput, StepFailure> {
 
 fn ended(next: Next, run: &Run) -> AdvanceOutput {
     tracing::info!(run_id = %run.run_id, state = %run.state, "the run has ended");
+    answer(next, run)
+}
+
+/// An answer that starts no task.
+fn answer(next: Next, run: &Run) -> AdvanceOutput {
     AdvanceOutput {
         next,
         attempt: run.attempt,
         token: AttemptToken::from_secret(String::new()),
-        // The machine reads no time-out of an ended run, but the field is a positive number.
+        // The machine reads no time-out then, but the field is a positive number.
         timeout_seconds: 1,
     }
 }

@@ -20,7 +20,15 @@ fn initialize() -> AdvanceInput {
 }
 
 fn preempt(attempt: u32) -> AdvanceInput {
-    let event = AdvanceEvent::Preempt { attempt, reason: "Spot took\nit back".to_owned() };
+    preempt_of(attempt, Some(SAMPLE_TASK))
+}
+
+fn preempt_of(attempt: u32, task: Option<&str>) -> AdvanceInput {
+    let event = AdvanceEvent::Preempt {
+        attempt,
+        reason: "Spot took\nit back".to_owned(),
+        task_arn: task.map(str::to_owned),
+    };
     AdvanceInput { run_id: sample_run(), event }
 }
 
@@ -61,6 +69,9 @@ async fn every_sample_event_has_a_way() {
         ("system-error", (Next::SystemError, 2)),
         ("system-error-before-the-first-attempt", (Next::SystemError, 2)),
     ] {
+        if name == "preempt" {
+            world.claim(1, SAMPLE_TASK).await;
+        }
         let mut input: AdvanceInput = event("advance", name);
         if let AdvanceEvent::SystemError { attempt, .. } = &mut input.event {
             *attempt = 2;
@@ -135,6 +146,22 @@ async fn when_the_last_attempt_is_lost_the_run_is_preempted() {
     assert_eq!(way(&ask(&world, preempt(3)).await), (Next::Preempted, 3));
     assert_eq!(world.run().await.state, RunState::Preempted);
     assert!(world.said().await.ends_with("no attempt is left"));
+}
+
+#[tokio::test]
+async fn an_attempt_that_a_task_has_claimed_since_it_was_found_lost_is_not_lost() {
+    for cancel in [false, true] {
+        for found in [None, Some("arn:aws:ecs:eu-central-1:123456789012:task/stepwes/other")] {
+            let world = World::new().await;
+            world.running(1, SAMPLE_TASK).await;
+            if cancel {
+                world.step(RunEvent::Cancel).await;
+            }
+            let before = world.run().await;
+            assert_eq!(way(&ask(&world, preempt_of(1, found)).await), (Next::Wait, 1));
+            assert_eq!(world.run().await, before, "its task may be alive");
+        }
+    }
 }
 
 #[tokio::test]

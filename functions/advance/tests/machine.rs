@@ -133,6 +133,14 @@ fn every_task_has_a_timeout_and_catches_everything_but_the_last_resort() {
 }
 
 #[test]
+fn a_collect_that_is_given_up_records_nothing_and_lets_reconcile_look_again() {
+    let states = states();
+    let caught = list(&states["Collect"], "Catch");
+    assert_eq!(caught, [json!({"ErrorEquals": ["States.ALL"], "Next": "Not collected"})]);
+    assert_eq!(states["Not collected"]["Type"], "Fail");
+}
+
+#[test]
 fn every_error_it_names_exists_and_named_ones_come_first() {
     for (name, state) in tasks() {
         for field in ["Retry", "Catch"] {
@@ -158,9 +166,11 @@ fn it_tries_again_what_passes_and_nothing_that_stays() {
     for (name, state) in tasks().filter(|(_, state)| is_lambda(state)) {
         let retried: BTreeSet<_> = list(&state, "Retry").iter().flat_map(errors).collect();
         assert!(retried.contains(error_type::UNAVAILABLE), "{name}");
-        for stays in [error_type::INTERNAL, error_type::RUN_NOT_FOUND, error_type::STALE_ATTEMPT] {
+        for stays in [error_type::RUN_NOT_FOUND, error_type::STALE_ATTEMPT] {
             assert!(!retried.contains(stays), "{name}: {stays}");
         }
+        // Work that is finished is worth more patience than work that has not begun.
+        assert_eq!(retried.contains(error_type::INTERNAL), name == "Collect", "{name}");
         for entry in list(&state, "Retry") {
             assert!(entry["MaxAttempts"].is_u64() && entry["BackoffRate"] == 2, "{name}");
         }
@@ -266,6 +276,7 @@ fn sample(expression: &str) -> Value {
         "$states.input.run_id" | "$run_id" => json!(RUN),
         "$attempt" => json!(1),
         "$states.input.reason" => json!("the cloud took it back"),
+        "$states.input.task_arn" => json!("arn:aws:ecs:x"),
         "$states.input.Error" => json!("States.Timeout"),
         "$exists($states.input.Cause) ? $states.input.Cause : ''" => json!(""),
         "$states.input.task" => json!(task),
@@ -346,6 +357,7 @@ fn its_input_is_the_run_id_alone() {
         "reason",
         "run_id",
         "task",
+        "task_arn",
         "timeout_seconds",
         "token",
     ];

@@ -115,7 +115,12 @@ pub async fn handle(state: &State, input: CollectInput) -> Result<CollectOutput,
     };
     for _ in 0..ROUNDS {
         if let Some(next) = Next::end(run.state) {
-            return Ok(CollectOutput { next, attempt: run.attempt, reason: String::new() });
+            return Ok(CollectOutput {
+                next,
+                attempt: run.attempt,
+                reason: String::new(),
+                task_arn: None,
+            });
         }
         if run.attempt != input.attempt || run.state == RunState::Queued {
             return Err(StepFailure::StaleAttempt(format!(
@@ -126,7 +131,8 @@ pub async fn handle(state: &State, input: CollectInput) -> Result<CollectOutput,
         match collect(state, &run, &input).await? {
             Round::Answer(next, reason) => {
                 tracing::info!(run_id = %run.run_id, attempt = run.attempt, ?next, reason, "collected");
-                return Ok(CollectOutput { next, attempt: run.attempt, reason });
+                let task_arn = run.task_arn.filter(|_| next == Next::Retry);
+                return Ok(CollectOutput { next, attempt: run.attempt, reason, task_arn });
             }
             Round::Changed(now) => run = *now,
         }
@@ -167,8 +173,9 @@ async fn collect(state: &State, run: &Run, input: &CollectInput) -> Result<Round
     }
 
     let timed_out = input.error.as_ref().is_some_and(|error| error.error == "States.Timeout");
-    let task = match claimed_task(state, run, loss::ended_task(input)).await? {
-        Claimed::Gone(task) => task,
+    let (task, seen) = match claimed_task(state, run, loss::ended_task(input)).await? {
+        Claimed::Gone(task) => (task, false),
+        Claimed::SeenGone(task) => (task, true),
         Claimed::Live(task_arn) => {
             let overdue = run.updated_at + TimeDelta::seconds(i64::from(state.run_timeout_seconds))
                 < state.clock.now();
@@ -189,6 +196,15 @@ async fn collect(state: &State, run: &Run, input: &CollectInput) -> Result<Round
         let event = RunEvent::Canceled { attempt: run.attempt };
         return Ok(state.finisher.settle(run, event, change).await?.into());
     }
+    if seen {
+        // It may have ended, and left its result, after the result was looked for above.
+        let found = state.finisher.find(run.run_id, run.attempt).await?;
+        if let Found::Result(result) = &found
+            && result.outcome != TaskOutcome::Stopped
+        {
+            return Ok(state.finisher.finish(run, result).await?.into());
+        }
+    }
     give_up_or_retry(state, run, loss::classify(input.error.as_ref(), task.as_ref())).await
 }
 
@@ -196,8 +212,10 @@ async fn collect(state: &State, run: &Run, input: &CollectInput) -> Result<Round
 enum Claimed {
     /// It may still be alive.
     Live(String),
-    /// It is not, or there never was one; with what is known of its end.
+    /// It is not, as the step was told, or there never was one; with what is known of its end.
     Gone(Option<EcsTask>),
+    /// It is not, as ECS has just told.
+    SeenGone(Option<EcsTask>),
 }
 
 /// Whether the task that claimed the attempt is gone. It is, when it is the one that has just
@@ -215,8 +233,8 @@ async fn claimed_task(
     }
     Ok(match state.tasks.describe(claimed).await? {
         Some(task) if task.is_live() => Claimed::Live(task.task_arn),
-        Some(task) => Claimed::Gone(Some(task.ended)),
-        None => Claimed::Gone(None),
+        Some(task) => Claimed::SeenGone(Some(task.ended)),
+        None => Claimed::SeenGone(None),
     })
 }
 

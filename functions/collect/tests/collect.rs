@@ -337,6 +337,33 @@ async fn the_loss_of_the_task_that_counts_is_told_not_that_of_its_twin() {
 }
 
 #[tokio::test]
+async fn work_that_is_finished_while_its_task_is_asked_after_counts() {
+    let world = World::new().await;
+    world.running(1, OTHER_TASK).await;
+    put_sample_output(&world, 1);
+    let mut task = FakeTask::running(SAMPLE_RUN, 1);
+    task.stop("EssentialContainerExited", "Essential container in task exited", Some(0));
+    let result = serde_json::to_vec(&result(1, TaskOutcome::Complete)).expect("JSON");
+    task.last_words.insert(keys::result(sample_run(), 1), result);
+    world.fake().add_task(OTHER_TASK, task);
+    assert_eq!(ask(&world, sample("refused", 1)).await.next, Next::Complete);
+}
+
+#[tokio::test]
+async fn a_lost_attempt_is_told_with_the_task_that_held_it() {
+    for (claimed, expected) in [(true, Some(SAMPLE_TASK.to_owned())), (false, None)] {
+        let world = World::new().await;
+        if claimed {
+            world.running(1, SAMPLE_TASK).await;
+        } else {
+            world.initializing(1).await;
+        }
+        let answer = ask(&world, sample("spot-interruption", 1)).await;
+        assert_eq!((answer.next, answer.task_arn), (Next::Retry, expected));
+    }
+}
+
+#[tokio::test]
 async fn a_twin_that_outlives_the_limit_is_stopped_and_the_run_is_told_why() {
     let world = World::new().await;
     world.running(1, OTHER_TASK).await;

@@ -44,7 +44,7 @@ pub(crate) async fn stalled(state: &State) -> Result<Summary, StepFailure> {
     let mut summary = Summary::default();
     for stuck in UNFINISHED {
         let listed = state.store.unfinished(stuck, now - state.grace, LISTED).await?;
-        let turn = turn_of(listed, now.timestamp() / 60);
+        let turn = turn_of(listed, now.timestamp());
         let mut looks = stream::iter(turn)
             .map(|run_id| async move { (run_id, look(state, run_id).await) })
             .buffer_unordered(AT_ONCE);
@@ -60,12 +60,14 @@ pub(crate) async fn stalled(state: &State) -> Result<Summary, StepFailure> {
 }
 
 /// As many of the runs as a pass looks at. Long runs stand still for days in good health: were it
-/// always the oldest, a stuck one behind them would never have its turn. So the passes go round.
-fn turn_of(mut listed: Vec<RunId>, pass: i64) -> Vec<RunId> {
+/// always the oldest, a stuck one behind them would never have its turn. So each pass begins
+/// elsewhere: at a place that hops about with the seconds, whatever the schedule's step is.
+fn turn_of(mut listed: Vec<RunId>, seconds: i64) -> Vec<RunId> {
     if listed.len() > LOOKED_AT {
-        let turns = listed.len().div_ceil(LOOKED_AT);
-        let turn = usize::try_from(pass).unwrap_or_default() % turns;
-        listed.rotate_left(turn * LOOKED_AT);
+        // Fibonacci hashing: the high bits of the product spread evenly.
+        let hash = seconds.cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        let place = usize::try_from(hash).unwrap_or_default() % listed.len();
+        listed.rotate_left(place);
         listed.truncate(LOOKED_AT);
     }
     listed
@@ -116,6 +118,19 @@ async fn settle(state: &State, run: &Run, how: &str) -> Done {
     if !stopped.is_empty() {
         return Ok(stopped);
     }
+    if !canceling
+        && let Found::Missing = &found
+        && attempt > 0
+    {
+        // The task may have left its result, and ended, after the result was looked for.
+        let found = state.finisher.find(run.run_id, attempt).await?;
+        if let Found::Result(result) = &found
+            && result.outcome != TaskOutcome::Stopped
+        {
+            let settled = state.finisher.finish(run, result).await?;
+            return Ok(ended(settled, &format!("{how}, but its work was finished")));
+        }
+    }
     let settled = if canceling {
         let change = match &found {
             Found::Result(result) => of_engine(result),
@@ -157,11 +172,14 @@ mod tests {
     #[test]
     fn every_listed_run_has_its_turn_and_no_pass_looks_at_more_than_it_can() {
         let listed: Vec<_> =
-            (0..LOOKED_AT * 2 + 7).map(|_| RandomIds.run_id(SystemClock.now())).collect();
-        let passes: Vec<_> = (100..103).map(|pass| turn_of(listed.clone(), pass)).collect();
-        assert!(passes.iter().all(|pass| pass.len() == LOOKED_AT));
-        let seen: std::collections::BTreeSet<_> = passes.into_iter().flatten().collect();
-        assert_eq!(seen.len(), listed.len());
+            (0..LOOKED_AT * 5).map(|_| RandomIds.run_id(SystemClock.now())).collect();
+        for step in [60, 300, 900, 3600] {
+            let passes: Vec<_> =
+                (0..100).map(|pass| turn_of(listed.clone(), 1_800_000_000 + pass * step)).collect();
+            assert!(passes.iter().all(|pass| pass.len() == LOOKED_AT));
+            let seen: std::collections::BTreeSet<_> = passes.into_iter().flatten().collect();
+            assert_eq!(seen.len(), listed.len(), "a tick every {step} s");
+        }
         assert_eq!(turn_of(listed[..3].to_vec(), 99), listed[..3]);
     }
 }

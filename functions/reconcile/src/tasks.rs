@@ -25,14 +25,17 @@ pub(crate) async fn stop_claimed(
     }
 }
 
-/// Stops live tasks that were started for the run but have not claimed it.
+/// Stops live tasks that were started for the run but have not claimed it; those that are stopping
+/// already are told again, as they are not gone yet.
 pub(crate) async fn stop_unclaimed(
     state: &State,
     run: &Run,
     why: &str,
 ) -> Result<Vec<Repair>, StepFailure> {
     let mut stopped = Vec::new();
-    for task in live(state).await? {
+    let mut live = listed(state, false).await?;
+    live.extend(listed(state, true).await?);
+    for task in live {
         let claimed = run.task_arn.as_ref() == Some(&task.task_arn);
         if task.run_id == Some(run.run_id) && !claimed {
             stopped.push(stop(state, run, &task, why).await?);
@@ -44,7 +47,7 @@ pub(crate) async fn stop_unclaimed(
 /// Stops every live task whose run has ended, is being cancelled, or has gone on to another
 /// attempt.
 pub(crate) async fn orphans(state: &State, summary: &mut Summary) {
-    let live = match live(state).await {
+    let live = match listed(state, false).await {
         Ok(live) => live,
         Err(failure) => return summary.failed(None, &failure),
     };
@@ -82,12 +85,13 @@ async fn orphan(state: &State, task: &TaskInfo) -> Result<Option<Repair>, StepFa
     stop(state, &run, task, why).await.map(Some)
 }
 
-/// The live tasks, as many as a pass looks at.
-async fn live(state: &State) -> Result<Vec<TaskInfo>, StepFailure> {
+/// The live tasks that nobody has asked to stop, or those that somebody has; as many as a pass
+/// looks at.
+async fn listed(state: &State, asked_to_stop: bool) -> Result<Vec<TaskInfo>, StepFailure> {
     let mut found = Vec::new();
     let mut next = None;
     for _ in 0..PAGES {
-        let (tasks, more) = state.tasks.running(next).await?;
+        let (tasks, more) = state.tasks.page(asked_to_stop, next).await?;
         found.extend(tasks.into_iter().filter(TaskInfo::is_live));
         if more.is_none() {
             return Ok(found);

@@ -156,6 +156,19 @@ async fn finished_work_counts_though_its_execution_is_gone() {
 }
 
 #[tokio::test]
+async fn work_that_is_finished_while_its_task_is_asked_after_counts() {
+    let world = World::new().await;
+    world.running(1, SAMPLE_TASK).await;
+    world.put(keys::output(sample_run(), 1, "a b.txt"), "abc");
+    let mut task = FakeTask::running(SAMPLE_RUN, 1);
+    task.stop("EssentialContainerExited", "Essential container in task exited", Some(0));
+    let result = serde_json::to_vec(&result(1, TaskOutcome::Complete)).expect("JSON");
+    task.last_words.insert(keys::result(sample_run(), 1), result);
+    world.fake().add_task(SAMPLE_TASK, task);
+    assert_eq!(actions(&tick(&world).await), [end(RunState::Complete)]);
+}
+
+#[tokio::test]
 async fn a_result_that_says_stopped_or_nothing_readable_is_no_finished_work() {
     for readable in [true, false] {
         let world = World::new().await;
@@ -200,6 +213,7 @@ async fn a_live_task_that_never_claimed_its_run_is_stopped_before_the_run_ends()
     world.initializing(1).await;
     world.fake().add_task(OTHER_TASK, FakeTask::running(SAMPLE_RUN, 1));
     assert_eq!(actions(&tick(&world).await)[0], stop(OTHER_TASK));
+    assert_eq!(actions(&tick(&world).await)[0], stop(OTHER_TASK), "it is stopping, not gone");
     assert_eq!(world.run().await.state, RunState::Initializing);
     world.fake().tasks.clear();
     assert_eq!(actions(&tick(&world).await), [end(RunState::SystemError)]);

@@ -170,9 +170,16 @@ async fn a_cancel_wins_before_the_task_is_known_and_after() {
             world.initializing(1).await;
         }
         world.step(RunEvent::Cancel).await;
-        for name in ["claim", "run"] {
-            let request = sample(&world, name).await;
-            assert_eq!(refused(&world, &request).await, RefusedReason::Canceling);
+        let run = sample(&world, "run").await;
+        assert_eq!(refused(&world, &run).await, RefusedReason::Canceling);
+        let claim = sample(&world, "claim").await;
+        if claimed {
+            // For its logs. Whoever else comes is refused.
+            accepted(ask(&world, &claim).await);
+            let twin = ReportRequest { task_arn: format!("{SAMPLE_TASK}0"), ..claim };
+            assert_eq!(refused(&world, &twin).await, RefusedReason::Canceling);
+        } else {
+            assert_eq!(refused(&world, &claim).await, RefusedReason::Canceling);
         }
         assert_eq!(world.run().await.state, RunState::Canceling);
     }

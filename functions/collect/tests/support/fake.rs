@@ -59,6 +59,8 @@ pub struct FakeTask {
     pub stop_code: Option<&'static str>,
     pub stopped_reason: Option<String>,
     pub exit_code: Option<i32>,
+    /// Objects, by key, that the task writes in the very moment in which it is asked after.
+    pub last_words: BTreeMap<String, Vec<u8>>,
     /// The reasons of the StopTask calls.
     pub stops: Vec<String>,
     /// When it was created, in seconds since 1970.
@@ -207,11 +209,14 @@ fn list(fake: &Fake, uri: &Uri) -> Response<Body> {
     xml(StatusCode::OK, text)
 }
 
-fn describe_tasks(fake: &Fake, input: &Value) -> Response<Body> {
+fn describe_tasks(fake: &mut Fake, input: &Value) -> Response<Body> {
     let (mut tasks, mut failures) = (Vec::new(), Vec::new());
     for arn in input["tasks"].as_array().expect("a list").iter().filter_map(Value::as_str) {
-        match fake.tasks.get(arn) {
-            Some(task) => tasks.push(task.json(arn)),
+        match fake.tasks.get_mut(arn) {
+            Some(task) => {
+                fake.objects.append(&mut task.last_words);
+                tasks.push(task.json(arn));
+            }
             None => failures.push(json!({"arn": arn, "reason": "MISSING"})),
         }
     }
@@ -231,13 +236,14 @@ fn stop_task(fake: &mut Fake, input: &Value) -> Response<Body> {
     ok(&json!({"task": task.json(arn)}))
 }
 
-/// One page holds one task. Those asked to stop are not listed.
+/// One page holds one task: of those that run, or of those that were asked to stop.
 fn list_tasks(fake: &Fake, input: &Value) -> Response<Body> {
     let after = input["nextToken"].as_str().unwrap_or_default();
+    let running = input["desiredStatus"] == "RUNNING";
     let mut live = fake
         .tasks
         .iter()
-        .filter(|(arn, task)| task.last_status == "RUNNING" && arn.as_str() > after)
+        .filter(|(arn, task)| (task.last_status == "RUNNING") == running && arn.as_str() > after)
         .map(|(arn, _)| arn);
     let page: Vec<_> = live.next().into_iter().collect();
     let next = live.next().and(page.first());

@@ -124,9 +124,14 @@ impl World {
 
     /// The sample run in that attempt, INITIALIZING, claimed by that task.
     pub async fn claimed(&self, attempt: u32, task_arn: &str) -> Run {
-        let run = self.initializing(attempt).await;
-        let token = run.token.expect("an attempt has a token");
-        let claim = self.store.claim(run.run_id, attempt, &token, task_arn).await;
+        self.initializing(attempt).await;
+        self.claim(attempt, task_arn).await
+    }
+
+    /// That task claims that attempt of the sample run.
+    pub async fn claim(&self, attempt: u32, task_arn: &str) -> Run {
+        let token = self.run().await.token.expect("an attempt has a token");
+        let claim = self.store.claim(sample_run(), attempt, &token, task_arn).await;
         match claim.expect("the table answers") {
             Claim::Claimed(run) => run,
             other => panic!("not claimed: {other:?}"),

@@ -210,7 +210,7 @@ async fn what_is_refused_is_told_why_and_leaves_nothing() {
 async fn a_request_without_the_header_is_refused_too() {
     let world = World::new().await;
     let request = request("ada", "POST", crate::RUNS).body(Body::from("x")).expect("a request");
-    assert_eq!(send(&routes(&world), request).await.status, 415);
+    assert_eq!(send(&routes(&world), request).await.status, 400);
     assert_untouched(&world, "no Content-Type").await;
 }
 
