@@ -18,7 +18,8 @@ help: ## List the targets
 
 demo: .venv build ## Run a real CWL workflow through the whole service on this machine
 	@echo "==> stepwes run examples/gene-report/workflow.cwl examples/gene-report/inputs.json"
-	@PATH="$(CURDIR)/.venv/bin:$$PATH" "$(TARGET)/debug/stepwes" run --outdir "$(TARGET)/demo" \
+	@env -u STEPWES_URL -u STEPWES_TOKEN -u STEPWES_USER PATH="$(CURDIR)/.venv/bin:$$PATH" \
+	  "$(TARGET)/debug/stepwes" run --dir "$(TARGET)/demo-server" --outdir "$(TARGET)/demo" \
 	  examples/gene-report/workflow.cwl examples/gene-report/inputs.json
 	@echo "==> $(TARGET)/demo/report/report.md"
 	@cat "$(TARGET)/demo/report/report.md"

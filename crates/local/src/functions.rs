@@ -52,6 +52,7 @@ pub(crate) fn invoked(aws: &Aws, options: &ServeOptions) -> Result<Functions, Se
             cluster: arn::CLUSTER.to_owned(),
             state_machine_arn: arn::STATE_MACHINE.to_owned(),
             grace_seconds: seconds(options.reconcile_grace, MAX_GRACE_SECONDS),
+            retention_days: 0,
         },
         aws,
     )

@@ -62,7 +62,7 @@ pub(crate) fn encode_run(run: &Run) -> Item {
     set(at::OWNER, Some(text(&run.owner)));
     set(at::OWNER_SHARD, Some(text(at::owner_shard(&run.owner, at::shard_of(run.run_id)))));
     set(at::STATE, Some(text(run.state.as_str())));
-    set(at::LIVE_STATE, at::live_state(run.state).map(text));
+    set(at::PHASE, Some(text(at::phase(run.run_id, run.state))));
     set(at::VERSION, Some(number(run.version)));
     set(at::ATTEMPT, Some(number(run.attempt)));
     set(at::TOKEN, run.token.as_ref().map(|token| text(token.secret())));

@@ -35,7 +35,7 @@ impl RunStore {
             let mut items = vec![
                 self.put_new(encode_run(&run))?,
                 self.put_new(encode_event(&run, None, at::ENQUEUE, String::new(), &change_id))?,
-                self.count(None, run.state)?,
+                self.count(None, Some(run.state))?,
             ];
             if let Some(idempotency) = &new.idempotency {
                 items.push(self.put_idempotency(&new, idempotency, run.created_at.timestamp())?);

@@ -9,6 +9,7 @@ mod claim;
 mod codec;
 mod create;
 mod read;
+mod remove;
 mod table;
 mod transition;
 mod write;

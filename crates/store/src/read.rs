@@ -112,16 +112,39 @@ impl RunStore {
         before: DateTime<Utc>,
         limit: u32,
     ) -> Result<Vec<RunId>, StoreError> {
-        let (Some(live), 1..) = (at::live_state(state), limit) else {
+        if state.is_terminal() {
             return Ok(Vec::new());
-        };
+        }
+        self.in_phase(state.as_str().to_owned(), before, limit).await
+    }
+
+    /// At most `limit` runs from each partition of those that ended before `before`, the longest
+    /// ended first. They come from an index: read each again before acting.
+    ///
+    /// # Errors
+    /// As DynamoDB fails, or when a key cannot be read.
+    pub async fn ended(&self, before: DateTime<Utc>, limit: u32) -> Result<Vec<RunId>, StoreError> {
+        let shards =
+            (0..at::OWNER_SHARDS).map(|shard| self.in_phase(at::ended(shard), before, limit));
+        Ok(try_join_all(shards).await?.concat())
+    }
+
+    async fn in_phase(
+        &self,
+        phase: String,
+        before: DateTime<Utc>,
+        limit: u32,
+    ) -> Result<Vec<RunId>, StoreError> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
         let query = self
             .query()
             .index_name(at::BY_STATE)
-            .key_condition_expression("#live_state = :live_state AND #updated_at < :before")
-            .expression_attribute_names("#live_state", at::LIVE_STATE)
+            .key_condition_expression("#phase = :phase AND #updated_at < :before")
+            .expression_attribute_names("#phase", at::PHASE)
             .expression_attribute_names("#updated_at", at::UPDATED_AT)
-            .expression_attribute_values(":live_state", text(live))
+            .expression_attribute_values(":phase", text(phase))
             .expression_attribute_values(":before", text(instant(before)));
         first(query, limit as usize).await?.iter().map(decode_run_pk).collect()
     }

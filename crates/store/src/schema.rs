@@ -11,7 +11,8 @@ pub const SK: &str = "SK";
 
 /// Index of an owner's runs: [`OWNER_SHARD`] / [`RUN_ID`].
 pub const BY_OWNER: &str = "by_owner";
-/// Sparse index of the runs that have not ended: [`LIVE_STATE`] / [`UPDATED_AT`].
+/// Index of the runs in each state that is not terminal, and of those that have ended by when they
+/// did: [`PHASE`] / [`UPDATED_AT`].
 pub const BY_STATE: &str = "by_state";
 
 /// Over how many partitions of [`BY_OWNER`] an owner's runs are spread.
@@ -36,8 +37,8 @@ pub const OWNER: &str = "owner";
 pub const OWNER_SHARD: &str = "owner_shard";
 /// The run's state.
 pub const STATE: &str = "state";
-/// The run's state while it has not ended, the partition key of [`BY_STATE`].
-pub const LIVE_STATE: &str = "live_state";
+/// The run's state while it has not ended, then `ENDED#<shard>`: the partition key of [`BY_STATE`].
+pub const PHASE: &str = "phase";
 /// How many state changes the run has had.
 pub const VERSION: &str = "version";
 /// The run's attempt.
@@ -140,9 +141,15 @@ pub(crate) fn counts_sk(shard: u8) -> String {
     format!("{shard:02}")
 }
 
-/// The value of [`LIVE_STATE`]: none for a run that has ended, which takes it out of the index.
-pub(crate) fn live_state(state: RunState) -> Option<&'static str> {
-    (!state.is_terminal()).then(|| state.as_str())
+/// The value of [`PHASE`]. What looks for runs in trouble never meets one that has ended: those are
+/// in partitions of their own, several, as they become many.
+pub(crate) fn phase(run_id: RunId, state: RunState) -> String {
+    if state.is_terminal() { ended(shard_of(run_id)) } else { state.as_str().to_owned() }
+}
+
+/// One of the partitions of ended runs in [`BY_STATE`].
+pub(crate) fn ended(shard: u8) -> String {
+    format!("ENDED#{shard}")
 }
 
 #[cfg(test)]

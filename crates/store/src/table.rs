@@ -36,17 +36,16 @@ impl RunStore {
             .into_iter()
             .collect::<Result<Vec<_>, _>>()
             .map_err(StoreError::from_build(CREATE))?;
-        let attributes =
-            [at::PK, at::SK, at::OWNER_SHARD, at::RUN_ID, at::LIVE_STATE, at::UPDATED_AT]
-                .into_iter()
-                .map(|name| {
-                    AttributeDefinition::builder()
-                        .attribute_name(name)
-                        .attribute_type(ScalarAttributeType::S)
-                        .build()
-                })
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(StoreError::from_build(CREATE))?;
+        let attributes = [at::PK, at::SK, at::OWNER_SHARD, at::RUN_ID, at::PHASE, at::UPDATED_AT]
+            .into_iter()
+            .map(|name| {
+                AttributeDefinition::builder()
+                    .attribute_name(name)
+                    .attribute_type(ScalarAttributeType::S)
+                    .build()
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(StoreError::from_build(CREATE))?;
         let created = self
             .client
             .create_table()
@@ -101,7 +100,7 @@ impl RunStore {
         }
         for (index, keys) in [
             (at::BY_OWNER, [at::OWNER_SHARD, at::RUN_ID]),
-            (at::BY_STATE, [at::LIVE_STATE, at::UPDATED_AT]),
+            (at::BY_STATE, [at::PHASE, at::UPDATED_AT]),
         ] {
             let found = table
                 .global_secondary_indexes()
@@ -159,7 +158,7 @@ fn by_owner() -> Result<GlobalSecondaryIndex, BuildError> {
 fn by_state() -> Result<GlobalSecondaryIndex, BuildError> {
     GlobalSecondaryIndex::builder()
         .index_name(at::BY_STATE)
-        .set_key_schema(Some(keys(at::LIVE_STATE, at::UPDATED_AT)?))
+        .set_key_schema(Some(keys(at::PHASE, at::UPDATED_AT)?))
         .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
         .build()
 }

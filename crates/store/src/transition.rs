@@ -71,7 +71,7 @@ impl RunStore {
                 self.put_new(encode_event(&moved, Some(run.state), name, cause, &change_id))?,
             ];
             if run.state != moved.state {
-                items.push(self.count(Some(run.state), moved.state)?);
+                items.push(self.count(Some(run.state), Some(moved.state))?);
             }
             match self.transact(items).await {
                 Ok(Outcome::Done) => return Ok(Transition::Moved(moved)),

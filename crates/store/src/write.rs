@@ -92,26 +92,27 @@ impl RunStore {
         }
     }
 
-    /// Moves one run from a state (none for a new run) to another in the counts, in a shard
-    /// taken at random: two transactions at the same shard would be in each other's way.
+    /// Moves one run from a state (none for a new run) to another (none for one that is removed) in
+    /// the counts, in a shard taken at random: two transactions at the same shard would be in each
+    /// other's way.
     pub(crate) fn count(
         &self,
         from: Option<RunState>,
-        to: RunState,
+        to: Option<RunState>,
     ) -> Result<TransactWriteItem, StoreError> {
         let shard = u8::try_from(random_below(u64::from(at::COUNT_SHARDS))).unwrap_or_default();
         let mut update = Update::builder()
             .table_name(&self.table)
-            .set_key(Some(key(at::COUNTS_PK, at::counts_sk(shard))))
-            .expression_attribute_names("#to", to.as_str())
-            .expression_attribute_values(":one", number(1));
-        update = match from {
-            None => update.update_expression("ADD #to :one"),
-            Some(from) => update
-                .update_expression("ADD #to :one, #from :less")
-                .expression_attribute_names("#from", from.as_str())
-                .expression_attribute_values(":less", number(-1)),
-        };
+            .set_key(Some(key(at::COUNTS_PK, at::counts_sk(shard))));
+        let mut added = Vec::new();
+        for (state, name, value, change) in [(to, "#to", ":one", 1), (from, "#from", ":less", -1)] {
+            let Some(state) = state else { continue };
+            added.push(format!("{name} {value}"));
+            update = update
+                .expression_attribute_names(name, state.as_str())
+                .expression_attribute_values(value, number(change));
+        }
+        let update = update.update_expression(format!("ADD {}", added.join(", ")));
         let update = update.build().map_err(StoreError::from_build(TRANSACT))?;
         Ok(TransactWriteItem::builder().update(update).build())
     }
@@ -193,13 +194,14 @@ pub(crate) struct Tries {
     operation: &'static str,
     tries: u32,
     pauses: u32,
+    first_pause: Duration,
     unanswered: u32,
 }
 
 impl Tries {
     /// For a call of `operation`.
     pub(crate) const fn of(operation: &'static str) -> Self {
-        Self { operation, tries: 0, pauses: 0, unanswered: 0 }
+        Self { operation, tries: 0, pauses: 0, first_pause: FIRST_PAUSE, unanswered: 0 }
     }
 
     /// After a lost race: the winner is known, so it goes on at once.
@@ -231,7 +233,7 @@ impl Tries {
     }
 
     async fn pause(&mut self) {
-        let longest = FIRST_PAUSE.saturating_mul(1 << self.pauses.min(10)).min(LONGEST_PAUSE);
+        let longest = self.first_pause.saturating_mul(1 << self.pauses.min(10)).min(LONGEST_PAUSE);
         self.pauses += 1;
         let micros = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX);
         tokio::time::sleep(Duration::from_micros(random_below(micros))).await;
@@ -287,9 +289,10 @@ mod tests {
         );
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn patience_ends() {
-        let mut tries = Tries::of(TRANSACT);
+        let of_no_time = || Tries { first_pause: Duration::ZERO, ..Tries::of(TRANSACT) };
+        let mut tries = of_no_time();
         let mut given_way = 0;
         let error = loop {
             match tries.contended().await {
@@ -300,7 +303,7 @@ mod tests {
         assert_eq!(given_way, MAX_TRIES - 1);
         assert!(error.is_retryable());
 
-        let mut tries = Tries::of(TRANSACT);
+        let mut tries = of_no_time();
         let gone = || StoreError::Unavailable { operation: TRANSACT, source: "gone".into() };
         assert!(tries.failed(gone()).await.is_ok());
         assert!(tries.failed(gone()).await.is_ok());

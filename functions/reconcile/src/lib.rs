@@ -2,8 +2,8 @@
 //!
 //! A run's state moves by its execution and its task. When one of them is gone before its work is
 //! done, nobody else will move the run: reconcile does. On every tick of its schedule it looks at
-//! the runs that have not changed for a while, and at the live tasks; told of an execution that
-//! ended badly, it looks at that run at once. It acts only on what it has just read.
+//! the runs that have not changed for a while, at the live tasks, and at ended runs that were kept
+//! for as long as they are to be; told of an execution that ended badly, it looks at that run at once. It acts only on what it has just read.
 
 pub mod event;
 pub mod executions;
@@ -45,6 +45,9 @@ pub struct Settings {
     /// (`STEPWES_RECONCILE_GRACE_SECONDS`, 1 to 86,400; 60). Time enough for every step that is
     /// under way.
     pub grace_seconds: u32,
+    /// How many days an ended run is kept in the table; 0 for ever (`STEPWES_RETENTION_DAYS`, 0 to
+    /// 36,500; 0). Its files are the bucket's lifecycle rules' business.
+    pub retention_days: u32,
 }
 
 impl Settings {
@@ -59,6 +62,7 @@ impl Settings {
             cluster: env::required("STEPWES_CLUSTER")?,
             state_machine_arn: env::required("STEPWES_STATE_MACHINE_ARN")?,
             grace_seconds: env::bounded("STEPWES_RECONCILE_GRACE_SECONDS", 60, 1..=86_400)?,
+            retention_days: env::bounded("STEPWES_RETENTION_DAYS", 0, 0..=36_500)?,
         })
     }
 }
@@ -72,6 +76,8 @@ pub struct State {
     executions: Executions,
     clock: Arc<dyn Clock>,
     grace: TimeDelta,
+    /// `None`: ended runs are kept for ever.
+    retention: Option<TimeDelta>,
 }
 
 impl State {
@@ -101,6 +107,8 @@ impl State {
             executions: Executions::new(aws.sfn(), settings.state_machine_arn)?,
             clock,
             grace: TimeDelta::seconds(i64::from(settings.grace_seconds)),
+            retention: (settings.retention_days > 0)
+                .then(|| TimeDelta::days(i64::from(settings.retention_days))),
         })
     }
 }
@@ -117,6 +125,7 @@ pub async fn handle(state: &State, event: Event) -> Result<Summary, StepFailure>
         None => {
             let mut summary = runs::stalled(state).await?;
             tasks::orphans(state, &mut summary).await;
+            runs::expired(state, &mut summary).await;
             summary
         }
     };

@@ -38,6 +38,8 @@ pub enum Action {
         /// The task.
         task_arn: String,
     },
+    /// The run was removed from the table.
+    Remove,
     /// The run has ended.
     End {
         /// How.

@@ -25,6 +25,7 @@ fn settings() -> Settings {
         cluster: CLUSTER.to_owned(),
         state_machine_arn: STATE_MACHINE.to_owned(),
         grace_seconds: 60,
+        retention_days: 0,
     }
 }
 
@@ -272,6 +273,27 @@ async fn live_tasks_without_a_run_to_work_for_are_stopped() {
         assert!(!stopped(arn), "{arn}");
     }
     assert_eq!(actions(&tick(&world).await), [stop("arn:fresh")], "when its grace is over");
+}
+
+#[tokio::test]
+async fn a_run_is_removed_when_it_has_been_kept_for_as_long_as_runs_are() {
+    let world = World::new().await;
+    world.queued().await;
+    world.step(RunEvent::SystemError { attempt: 0 }).await;
+    let kept = |days| Settings { retention_days: days, ..settings() };
+    let tick = async |settings: Settings| {
+        let state =
+            State::with_clock(settings, &world.aws, world.clock.clone()).expect("good settings");
+        handle(&state, Event::tick()).await.expect("a summary")
+    };
+    world.clock.advance(TimeDelta::days(30));
+    assert_eq!(actions(&tick(kept(0)).await), [], "0 is for ever");
+    assert_eq!(actions(&tick(kept(31)).await), []);
+    assert_eq!(actions(&tick(kept(29)).await), [Action::Remove]);
+    assert_eq!(actions(&tick(kept(29)).await), [], "once");
+    assert_eq!(world.store.get(sample_run()).await.expect("the table answers"), None);
+    let counts = world.store.counts().await.expect("the table answers");
+    assert!(counts.values().all(|count| *count == 0), "{counts:?}");
 }
 
 #[tokio::test]

@@ -87,7 +87,7 @@ fn request_too_large(limits: &Limits) -> ApiError {
     let bytes = limits.max_request_bytes;
     let tenths = bytes / 100_000;
     ApiError::PayloadTooLarge(format!(
-        "the request's attachments and fields are over {bytes} bytes ({}.{} MB), the most that this service takes; put large files in S3 and name them by s3:// URL",
+        "the request's attachments and fields are over {bytes} bytes ({}.{} MB), the most that this service takes; put large files where the engine can fetch them, and name them by URL in workflow_params",
         tenths / 10,
         tenths % 10
     ))
@@ -95,7 +95,7 @@ fn request_too_large(limits: &Limits) -> ApiError {
 
 fn fields_too_large(limits: &Limits) -> ApiError {
     ApiError::PayloadTooLarge(format!(
-        "the request's fields, attachments aside, are over {} bytes; put large values into an attachment or an s3:// file and name it in workflow_params",
+        "the request's fields, attachments aside, are over {} bytes; put large values into an attachment and name it in workflow_params",
         limits.max_field_bytes
     ))
 }

@@ -159,7 +159,7 @@ fn check_limits(request: &RunRequest, attachments: usize, limits: &Limits) -> Re
 
 pub(crate) fn too_many_attachments(limits: &Limits) -> ApiError {
     ApiError::PayloadTooLarge(format!(
-        "more than {} attachments; send them as one zip bundle, or put them in S3 and name them by s3:// URL",
+        "more than {} attachments; send fewer, or put files where the engine can fetch them and name them by URL in workflow_params",
         limits.max_attachments
     ))
 }

@@ -6,6 +6,7 @@ mod faults;
 mod lists;
 mod model;
 mod races;
+mod removal;
 mod requests;
 mod support;
 mod table;

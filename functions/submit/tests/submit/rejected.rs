@@ -240,6 +240,6 @@ async fn in_aws_the_refusal_of_a_large_attachment_names_the_limit_and_the_way_ar
     let answer = post(&router, MULTIPART, form.end()).await;
     assert_eq!(answer.status, 413);
     let msg = answer.json()["msg"].to_string();
-    assert!(msg.contains("4500000 bytes (4.5 MB)") && msg.contains("s3://"), "{msg}");
+    assert!(msg.contains("4500000 bytes (4.5 MB)") && msg.contains("by URL"), "{msg}");
     assert_untouched(&world, "a large attachment").await;
 }
