@@ -25,8 +25,9 @@ def free_port():
 class Server:
     """`stepwes serve` as a process of ours."""
 
-    def __init__(self, folder, *options):
+    def __init__(self, folder, *options, path=None):
         self.folder, self.options, self.port = pathlib.Path(folder), options, free_port()
+        self.environment = {**os.environ, **({"PATH": path} if path is not None else {})}
         self.process, self.log = None, pathlib.Path(folder).parent / "serve.log"
 
     @property
@@ -38,7 +39,7 @@ class Server:
 
     def start(self):
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, cwd=self.folder.parent)
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, cwd=self.folder.parent, env=self.environment)
         until(lambda: self.answers() or self.process.poll() is not None, "the server answers")
         assert self.process.poll() is None, self.log.read_text()
         return self
@@ -74,8 +75,8 @@ def until(condition, what, seconds=120):
 class Wes:
     """The API as a client sees it."""
 
-    def __init__(self, base):
-        self.base = base
+    def __init__(self, base, folder=None):
+        self.base, self.folder = base, folder
 
     def get(self, path, **more):
         return requests.get(self.base + path, timeout=60, **more)
@@ -137,7 +138,7 @@ def service(tmp_path_factory):
         return
     assert BIN.exists(), f"{BIN} is missing: build it with `make build`"
     server = Server(tmp_path_factory.mktemp("serve") / "state").start()
-    yield Wes(server.url)
+    yield Wes(server.url, server.folder)
     server.stop()
 
 

@@ -9,11 +9,15 @@ UNKNOWN = "01890a5d-ac96-774b-bcce-b302099a8057"
 
 @pytest.fixture
 def nothing_left(service):
-    """The number of runs is the same afterwards."""
-    before = service.get("/service-info").json()["system_state_counts"]
+    """The number of runs, and the requests in the bucket where it can be seen, are the same afterwards."""
+    def seen():
+        counts = service.get("/service-info").json()["system_state_counts"]
+        requests = service.folder and list((service.folder / "s3/runs/requests").glob("*"))
+        return sum(counts.values()), sorted(requests or [])
+
+    before = seen()
     yield
-    after = service.get("/service-info").json()["system_state_counts"]
-    assert sum(after.values()) == sum(before.values())
+    assert seen() == before
 
 
 REJECTED = {

@@ -1,7 +1,11 @@
 """Cancelling: CANCELED once the task is gone, and nothing else afterwards."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
 import requests
-from conftest import until, workflow
+from conftest import workflow
 
 GATE = [workflow("gate.cwl")]
 
@@ -24,8 +28,39 @@ def test_a_run_cancelled_right_away_never_starts(service, gate):
     for _ in range(5):
         run_id = service.run("gate.cwl", GATE, workflow_params=gate.params())
         assert service.post(f"/runs/{run_id}/cancel").status_code == 200
-        assert service.ended(run_id)["state"] == "CANCELED"
+        log = service.ended(run_id)
+        assert log["state"] == "CANCELED" and "started" not in service.get(f"/runs/{run_id}/logs/stderr").text
     assert gate.processes() == []
+
+
+def test_a_run_cancelled_in_staging_never_starts_its_engine(service, silent_web):
+    address, asked = silent_web
+    run_id = service.run(f"http://{address}/never.cwl")
+    assert asked.wait(60), "the workflow is being fetched"
+    assert service.state(run_id) == "INITIALIZING"
+    assert service.post(f"/runs/{run_id}/cancel").status_code == 200
+    log = service.ended(run_id)
+    assert log["state"] == "CANCELED" and log["run_log"].get("cmd") in (None, [])
+
+
+@pytest.fixture
+def silent_web():
+    """A web server that takes requests and never answers; its address, and an event for the first request."""
+    asked, closing = threading.Event(), threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.set()
+            closing.wait()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}", asked
+    closing.set()
+    server.shutdown()
 
 
 def test_runs_that_ended_by_themselves_stay_as_they_are(service):

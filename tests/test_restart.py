@@ -41,7 +41,9 @@ def test_an_engine_that_ends_while_there_is_no_server_has_not_worked_in_vain(own
     gate.open()
     until(lambda: not gate.processes(), "the tool has ended")
     own_server.start()
-    assert service.complete(run_id)["outputs"]["said"]["size"] == 5
+    log = service.complete(run_id)
+    assert log["outputs"]["said"]["size"] == 5
+    assert log["run_log"]["system_logs"] == [], "it was not run again"
 
 
 def test_an_engine_that_died_with_the_server_is_tried_again(own_server, gate):

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from conftest import until, workflow
+from conftest import Server, Wes, until, workflow
 
 TEXT = b"one\ntwo\nthree\n"
 COUNT = [workflow("count.cwl"), workflow("tools/upper.cwl"), workflow("tools/count.cwl"), ("in/a text.txt", TEXT)]
@@ -148,6 +149,17 @@ def test_state_counts_are_exact(service, gate):
     gate.open()
     service.complete(run_id)
     assert counts()["COMPLETE"] == before["COMPLETE"] + 1
+
+
+def test_an_engine_that_is_not_installed_is_a_system_error_that_says_how_to_install_it(tmp_path):
+    if os.environ.get("STEPWES_TEST_URL"):
+        pytest.skip("a deployed service has its engines: unset STEPWES_TEST_URL")
+    server = Server(tmp_path / "state", path="/usr/bin:/bin").start()
+    service = Wes(server.url)
+    log = service.ended(service.run("fail.cwl", [workflow("fail.cwl")]))
+    assert log["state"] == "SYSTEM_ERROR"
+    assert "pip install cwltool" in log["run_log"]["system_logs"][-1]
+    server.stop()
 
 
 @pytest.fixture(scope="module")
