@@ -84,7 +84,7 @@ impl Tasks {
                 .send()
                 .await
                 .map_err(|error| StepFailure::from_sdk("ecs:DescribeTasks", error))?;
-            found.extend(answer.tasks.unwrap_or_default().into_iter().filter_map(info));
+            found.extend(answer.tasks().iter().filter_map(info));
         }
         Ok(found)
     }
@@ -149,7 +149,7 @@ fn is_unknown_task<R>(error: &SdkError<StopTaskError, R>) -> bool {
     })
 }
 
-fn info(task: Task) -> Option<TaskInfo> {
+fn info(task: &Task) -> Option<TaskInfo> {
     let overridden = |name: &str| {
         task.overrides()?
             .container_overrides()

@@ -39,7 +39,6 @@ pub struct RequestId(pub String);
 pub struct LoggedRun(pub RunId);
 
 /// Puts the frame around the routes of one function, or of all of them. To be applied once, last.
-#[must_use]
 pub fn frame(router: Router) -> Router {
     router.layer(from_fn(framed))
 }
