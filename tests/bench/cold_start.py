@@ -19,7 +19,7 @@ import zipfile
 
 FUNCTIONS = ["submit", "status", "cancel", "advance", "report", "collect", "reconcile"]
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 30
-RELEASE = pathlib.Path(__file__).resolve().parents[2] / "target/release"
+RELEASE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", pathlib.Path(__file__).resolve().parents[2] / "target")) / "release"
 
 polled = threading.Event()
 poll_time = 0.0
