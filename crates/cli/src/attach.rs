@@ -27,19 +27,27 @@ pub(crate) struct Bundle {
     documents: BTreeSet<PathBuf>,
     /// Input files that lie anywhere.
     inputs: BTreeSet<PathBuf>,
+    /// Input folders that lie anywhere, each with all files below it.
+    folders: BTreeMap<PathBuf, Vec<PathBuf>>,
+    /// The secondary files that the workflow declares, by input.
+    secondary: BTreeMap<String, Vec<String>>,
 }
 
 impl Bundle {
-    /// Adds the workflow and, for CWL, every file that it refers to; gives the document.
+    /// Adds the workflow and, for CWL, every file that it refers to; gives the document. `fragment`
+    /// names the process in a `$graph`.
     pub(crate) fn add_workflow(
         &mut self,
         path: &Path,
+        fragment: Option<&str>,
         workflow_type: &str,
     ) -> anyhow::Result<Value> {
         let path = absolute(path)?;
         self.workflow = Some(path.clone());
         if workflow_type.trim().eq_ignore_ascii_case("CWL") {
-            self.add_cwl(&path)
+            let document = self.add_cwl(&path)?;
+            self.secondary = secondary_patterns(&document, fragment);
+            Ok(document)
         } else {
             self.documents.insert(path);
             Ok(Value::Null)
@@ -54,26 +62,29 @@ impl Bundle {
         let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
         let mut references = Vec::new();
         cwl_references(&document, &mut references);
-        for reference in references {
-            let target = reference.target();
-            if target.is_empty() || url::Url::parse(target).is_ok() {
-                continue;
+        for Reference { kind, target } in references {
+            if target.starts_with('/') {
+                if kind == Kind::Default {
+                    continue;
+                }
+                return Err(hint(
+                    format!("{} refers to the absolute path {target:?}", path.display()),
+                    "the server has another file system: refer to it by a path relative to the document",
+                ));
             }
-            let target =
-                percent_encoding::percent_decode_str(target).decode_utf8_lossy().into_owned();
             let file = normal(&folder.join(&target));
-            match reference {
-                Reference::Document(_) if file.is_file() => {
+            match kind {
+                Kind::Document if file.is_file() => {
                     self.add_cwl(&file)?;
                 }
-                Reference::Include(_) | Reference::Default(_) if file.is_file() => {
+                Kind::Include | Kind::Data | Kind::Default if file.is_file() => {
                     self.documents.insert(file);
                 }
-                Reference::Default(_) if file.is_dir() => {
-                    for file in files_below(&file)? {
-                        self.documents.insert(file);
-                    }
+                Kind::Data | Kind::Default if file.is_dir() => {
+                    self.documents.extend(files_below(&file)?);
                 }
+                // The inputs may give another.
+                Kind::Default => {}
                 _ => {
                     return Err(hint(
                         format!("{} refers to {target:?}, which does not exist", path.display()),
@@ -85,44 +96,45 @@ impl Bundle {
         Ok(document)
     }
 
-    /// Adds the files that the inputs name; gives the inputs with absolute paths in their place,
-    /// which [`Bundle::finish`] turns into names.
+    /// Adds the files that the inputs name, and the secondary files beside them that the workflow
+    /// declares; gives the inputs with absolute paths in their place, which [`Bundle::finish`]
+    /// turns into names.
     pub(crate) fn add_inputs(
         &mut self,
-        params: Map<String, Value>,
+        mut params: Map<String, Value>,
         file: &Path,
     ) -> anyhow::Result<Map<String, Value>> {
         let folder = absolute(file)?.parent().unwrap_or(Path::new("/")).to_owned();
-        let mut value = Value::Object(params);
-        visit_files(&mut value, &mut |object, key, location| {
-            let target = normal(&folder.join(location));
-            if target.is_dir() {
-                self.inputs.extend(files_below(&target)?);
-            } else if target.is_file() {
-                self.inputs.insert(target.clone());
-            } else {
-                return Err(hint(
-                    format!(
-                        "{} names the input {location:?}, which does not exist",
-                        file.display()
-                    ),
-                    "paths in an inputs file are relative to that file",
-                ));
-            }
-            let Some(text) = target.to_str() else {
-                return Err(hint(
-                    format!("the name of {} is not UTF-8", target.display()),
-                    "rename it",
-                ));
-            };
-            object.remove(key);
-            object.insert("location".to_owned(), Value::String(encoded(text)));
-            Ok(())
-        })?;
-        match value {
-            Value::Object(params) => Ok(params),
-            _ => Ok(Map::new()),
+        for (input, value) in &mut params {
+            let patterns = self.secondary.get(input).cloned().unwrap_or_default();
+            visit_files(value, &mut |object, location| {
+                let target = normal(&folder.join(location));
+                if target.is_dir() {
+                    self.folders.insert(target.clone(), files_below(&target)?);
+                } else if target.is_file() {
+                    self.inputs.extend(secondary_files(&target, &patterns));
+                    self.inputs.insert(target.clone());
+                } else {
+                    return Err(hint(
+                        format!(
+                            "{} names the input {location:?}, which does not exist",
+                            file.display()
+                        ),
+                        "paths in an inputs file are relative to that file",
+                    ));
+                }
+                let Some(text) = target.to_str() else {
+                    return Err(hint(
+                        format!("the name of {} is not UTF-8", target.display()),
+                        "rename it",
+                    ));
+                };
+                object.remove("path");
+                object.insert("location".to_owned(), Value::String(encoded(text)));
+                Ok(())
+            })?;
         }
+        Ok(params)
     }
 
     /// Adds a file, or all files of a folder.
@@ -144,38 +156,70 @@ impl Bundle {
         params: Map<String, Value>,
     ) -> anyhow::Result<(Option<String>, Map<String, Value>, Vec<Attachment>)> {
         let base = common_folder(&self.documents);
+        let in_layout = |path: &Path| {
+            self.workflow.is_some() && path.starts_with(&base) && path != base.as_path()
+        };
+        let mut attached: BTreeMap<String, PathBuf> = BTreeMap::new();
         let mut names: BTreeMap<PathBuf, String> = BTreeMap::new();
         for path in &self.documents {
             names.insert(path.clone(), relative(path, &base)?);
         }
-        let mut folders: BTreeMap<PathBuf, usize> = BTreeMap::new();
+        for path in self.inputs.iter().filter(|path| in_layout(path)) {
+            names.insert(path.clone(), relative(path, &base)?);
+        }
+        attached.extend(names.iter().map(|(path, name)| (name.clone(), path.clone())));
+        let mut folders: BTreeMap<&Path, String> = BTreeMap::new();
+        for (folder, files) in self.folders.iter().filter(|(folder, _)| in_layout(folder)) {
+            folders.insert(folder, relative(folder, &base)?);
+            for file in files {
+                attached.insert(relative(file, &base)?, file.clone());
+            }
+        }
+
+        let taken: BTreeSet<String> = attached
+            .keys()
+            .filter_map(|name| Some(name.strip_prefix("inputs/")?.split('/').next()?.to_owned()))
+            .collect();
+        let mut numbers = (1..).filter(|number: &usize| !taken.contains(&number.to_string()));
+        let mut next = || format!("inputs/{}", numbers.next().unwrap_or_default());
+        let mut roots: BTreeMap<PathBuf, String> = BTreeMap::new();
         for path in &self.inputs {
             if names.contains_key(path) {
                 continue;
             }
-            let name = if path.starts_with(&base) && self.workflow.is_some() {
-                relative(path, &base)?
-            } else {
-                let root = self.input_root(path);
-                let next = folders.len() + 1;
-                let number = *folders.entry(root.clone()).or_insert(next);
-                format!("inputs/{number}/{}", relative(path, &root)?)
-            };
+            let root = self.input_root(path);
+            let place = roots.entry(root.clone()).or_insert_with(&mut next);
+            let name = format!("{place}/{}", relative(path, &root)?);
+            attached.insert(name.clone(), path.clone());
             names.insert(path.clone(), name);
         }
-        let mut value = Value::Object(params);
-        visit_files(&mut value, &mut |object, key, location| {
-            let path = Path::new(location);
-            let name = match names.get(path) {
-                Some(name) => Some(name.clone()),
-                // A folder has the name of its files' common beginning.
-                None => names.iter().find_map(|(file, name)| {
-                    let below = file.strip_prefix(path).ok()?.to_str()?;
-                    name.strip_suffix(below).map(|folder| folder.trim_end_matches('/').to_owned())
-                }),
+        for (folder, files) in &self.folders {
+            if folders.contains_key(folder.as_path()) {
+                continue;
+            }
+            // With its own name, which tools see.
+            let name = match folder.file_name().and_then(|name| name.to_str()) {
+                Some(name) => format!("{}/{name}", next()),
+                None => next(),
             };
-            if let Some(name) = name {
-                object.insert(key.to_owned(), Value::String(encoded(&name)));
+            for file in files {
+                attached.insert(format!("{name}/{}", relative(file, folder)?), file.clone());
+            }
+            folders.insert(folder, name);
+        }
+
+        let mut value = Value::Object(params);
+        visit_files(&mut value, &mut |object, location| {
+            let path = Path::new(location);
+            if self.folders.get(path).is_some_and(Vec::is_empty) {
+                // Attachments are files, so that an empty folder can only be written down.
+                object.remove("location");
+                if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
+                    object.entry("basename").or_insert_with(|| name.into());
+                }
+                object.entry("listing").or_insert_with(|| Value::Array(Vec::new()));
+            } else if let Some(name) = folders.get(path).or_else(|| names.get(path)) {
+                object.insert("location".to_owned(), Value::String(encoded(name)));
             }
             Ok(())
         })?;
@@ -184,7 +228,8 @@ impl Bundle {
             _ => Map::new(),
         };
         let workflow = self.workflow.as_ref().and_then(|path| names.get(path).cloned());
-        let attachments = names.into_iter().map(|(path, name)| Attachment { path, name }).collect();
+        let attachments =
+            attached.into_iter().map(|(name, path)| Attachment { path, name }).collect();
         Ok((workflow, params, attachments))
     }
 
@@ -215,50 +260,62 @@ const PATH: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS
 
 /// What a CWL document refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Reference {
-    /// Another CWL document: `run`, `$import`, `$mixin`, `$graph` members elsewhere.
-    Document(String),
+struct Reference {
+    kind: Kind,
+    /// The path, without a fragment and unescaped.
+    target: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Another CWL document: a step's `run`, `$import`, `$mixin`.
+    Document,
     /// A text: `$include`, `$schemas`.
-    Include(String),
-    /// A File or Directory in a default.
-    Default(String),
+    Include,
+    /// A File or Directory that the document needs, such as one of an InitialWorkDirRequirement.
+    Data,
+    /// A File or Directory in a default, in whose stead the inputs may give another.
+    Default,
 }
 
-impl Reference {
-    /// The reference without its fragment.
-    fn target(&self) -> &str {
-        let (Self::Document(text) | Self::Include(text) | Self::Default(text)) = self;
-        text.split('#').next().unwrap_or(text)
-    }
-}
-
-/// Collects the references of a CWL document (CWL v1.2, "Document preprocessing" and `run`).
+/// Collects the local references of a CWL document (CWL v1.2, "Document preprocessing" and `run`).
 fn cwl_references(value: &Value, found: &mut Vec<Reference>) {
     match value {
         Value::Object(object) => {
+            if let Some(target) = local_file(object) {
+                found.extend(reference(Kind::Data, target));
+            }
             for (key, member) in object {
                 match (key.as_str(), member) {
-                    ("run" | "$import" | "$mixin", Value::String(target)) => {
-                        found.push(Reference::Document(target.clone()))
+                    ("$import" | "$mixin", Value::String(uri)) => {
+                        found.extend(reference_to(Kind::Document, uri));
                     }
-                    ("$include", Value::String(target)) => {
-                        found.push(Reference::Include(target.clone()))
+                    ("$include", Value::String(uri)) => {
+                        found.extend(reference_to(Kind::Include, uri));
                     }
-                    ("$schemas", Value::Array(targets)) => {
-                        found.extend(
-                            targets
-                                .iter()
-                                .filter_map(Value::as_str)
-                                .map(|target| Reference::Include(target.to_owned())),
-                        );
+                    ("$schemas", Value::Array(uris)) => {
+                        let uris = uris.iter().filter_map(Value::as_str);
+                        found.extend(uris.filter_map(|uri| reference_to(Kind::Include, uri)));
                     }
                     ("default", member) => {
                         let mut member = member.clone();
                         // Only collects: nothing is changed, so nothing can fail.
-                        let _ = visit_files(&mut member, &mut |_, _, location| {
-                            found.push(Reference::Default(location.to_owned()));
+                        let _ = visit_files(&mut member, &mut |_, target| {
+                            found.extend(reference(Kind::Default, target.to_owned()));
                             Ok(())
                         });
+                    }
+                    ("steps", steps) => {
+                        for step in members(steps) {
+                            if let Some(uri) = step.get("run").and_then(Value::as_str) {
+                                found.extend(reference_to(Kind::Document, uri));
+                            }
+                            cwl_references(step, found);
+                        }
+                    }
+                    // Their keys are names that somebody chose, such as `default`.
+                    ("inputs" | "outputs" | "in", Value::Object(_)) => {
+                        members(member).for_each(|member| cwl_references(member, found));
                     }
                     (_, member) => cwl_references(member, found),
                 }
@@ -269,42 +326,128 @@ fn cwl_references(value: &Value, found: &mut Vec<Reference>) {
     }
 }
 
-/// Calls `visit` for the location (or path) of every File and Directory that is a local path, with
-/// the object, the key and the path.
+/// The members of what CWL takes as a map or as an array.
+fn members(value: &Value) -> Box<dyn Iterator<Item = &Value> + '_> {
+    match value {
+        Value::Object(object) => Box::new(object.values()),
+        Value::Array(items) => Box::new(items.iter()),
+        _ => Box::new(std::iter::empty()),
+    }
+}
+
+/// A reference by URI; `None` when nothing local is meant.
+fn reference_to(kind: Kind, uri: &str) -> Option<Reference> {
+    let uri = uri.split('#').next().unwrap_or(uri);
+    reference(kind, local(uri)?)
+}
+
+/// A reference by path; `None` for what an expression will say, and for the document itself.
+fn reference(kind: Kind, target: String) -> Option<Reference> {
+    (!target.is_empty() && !is_expression(&target)).then_some(Reference { kind, target })
+}
+
+fn is_expression(text: &str) -> bool {
+    text.contains("$(") || text.contains("${")
+}
+
+/// The patterns of secondary files that a process declares, by input, without those that only an
+/// engine can evaluate (CWL v1.2, `SecondaryFileSchema`).
+fn secondary_patterns(document: &Value, fragment: Option<&str>) -> BTreeMap<String, Vec<String>> {
+    let process = match document.get("$graph").and_then(Value::as_array) {
+        Some(graph) => graph.iter().find(|process| {
+            let id = process.get("id").and_then(Value::as_str).unwrap_or_default();
+            id.trim_start_matches('#') == fragment.unwrap_or("main")
+        }),
+        None => Some(document),
+    };
+    let mut patterns = BTreeMap::new();
+    let mut add = |name: &str, input: &Value| {
+        let Some(declared) = input.get("secondaryFiles") else { return };
+        let declared = match declared {
+            Value::Array(several) => several.iter().collect(),
+            one => vec![one],
+        };
+        let literal = declared
+            .into_iter()
+            .filter_map(|one| one.get("pattern").unwrap_or(one).as_str())
+            .filter(|pattern| !is_expression(pattern))
+            .map(|pattern| pattern.trim_end_matches('?').to_owned())
+            .collect();
+        patterns.insert(name.to_owned(), literal);
+    };
+    match process.and_then(|process| process.get("inputs")) {
+        Some(Value::Object(inputs)) => inputs.iter().for_each(|(name, input)| add(name, input)),
+        Some(Value::Array(inputs)) => {
+            for input in inputs {
+                if let Some(id) = input.get("id").and_then(Value::as_str) {
+                    add(id.rsplit(['#', '/']).next().unwrap_or(id), input);
+                }
+            }
+        }
+        _ => {}
+    }
+    patterns
+}
+
+/// The files beside `file` that `patterns` name: each `^` takes one extension away, and the rest
+/// is appended.
+fn secondary_files(file: &Path, patterns: &[String]) -> Vec<PathBuf> {
+    let Some(name) = file.file_name().and_then(|name| name.to_str()) else { return Vec::new() };
+    patterns
+        .iter()
+        .map(|pattern| {
+            let suffix = pattern.trim_start_matches('^');
+            let mut stem = name;
+            for _ in suffix.len()..pattern.len() {
+                stem = stem.rsplit_once('.').map_or(stem, |(stem, _)| stem);
+            }
+            file.with_file_name(format!("{stem}{suffix}"))
+        })
+        .filter(|path| path.is_file())
+        .collect()
+}
+
+/// Calls `visit` for every File and Directory that is a local path, with the object and the path.
 fn visit_files(
     value: &mut Value,
-    visit: &mut impl FnMut(&mut Map<String, Value>, &str, &str) -> anyhow::Result<()>,
+    visit: &mut impl FnMut(&mut Map<String, Value>, &str) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     match value {
         Value::Object(object) => {
-            let class = object.get("class").and_then(Value::as_str);
-            if matches!(class, Some("File" | "Directory")) {
-                let named = ["location", "path"].into_iter().find_map(|key| {
-                    object.get(key).and_then(Value::as_str).map(|text| (key, text.to_owned()))
-                });
-                if let Some((key, text)) = named {
-                    let local = match text.strip_prefix("file://") {
-                        Some(path) => Some(decoded(path)),
-                        None if url::Url::parse(&text).is_ok() => None,
-                        None if key == "location" => Some(decoded(&text)),
-                        None => Some(text),
-                    };
-                    if let Some(local) = local {
-                        visit(object, key, &local)?;
-                    }
-                }
+            if let Some(path) = local_file(object) {
+                visit(object, &path)?;
             }
-            for member in object.values_mut() {
-                visit_files(member, visit)?;
-            }
-            Ok(())
+            object.values_mut().try_for_each(|member| visit_files(member, visit))
         }
         Value::Array(items) => items.iter_mut().try_for_each(|item| visit_files(item, visit)),
         _ => Ok(()),
     }
 }
 
-fn encoded(path: &str) -> String {
+/// The path of a File or Directory; `None` when it is something else, or not local.
+fn local_file(object: &Map<String, Value>) -> Option<String> {
+    let text = |key| object.get(key).and_then(Value::as_str);
+    if !matches!(text("class"), Some("File" | "Directory")) {
+        return None;
+    }
+    match (text("location"), text("path")) {
+        (Some(location), _) => local(location),
+        (None, Some(path)) if path.starts_with("file://") => local(path),
+        (None, Some(path)) => url::Url::parse(path).is_err().then(|| path.to_owned()),
+        (None, None) => None,
+    }
+}
+
+/// The path that a URI reference names; `None` when it has a scheme other than `file`.
+fn local(uri: &str) -> Option<String> {
+    match uri.strip_prefix("file://") {
+        Some(path) => Some(decoded(path)),
+        None => url::Url::parse(uri).is_err().then(|| decoded(uri)),
+    }
+}
+
+/// A path as a relative URL.
+pub(crate) fn encoded(path: &str) -> String {
     percent_encoding::utf8_percent_encode(path, PATH).to_string()
 }
 
@@ -312,19 +455,33 @@ fn decoded(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-/// Every file below a folder, links followed.
+/// Every file below a folder, links followed, though not to a folder that holds the link: its files
+/// would have no end.
 fn files_below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let entries = std::fs::read_dir(folder)
-        .with_context(|| format!("{} cannot be read", folder.display()))?;
-    for entry in entries {
-        let path = entry.with_context(|| format!("{} cannot be read", folder.display()))?.path();
-        if path.is_dir() {
-            files.extend(files_below(&path)?);
-        } else {
-            files.push(path);
+    fn collect(
+        folder: &Path,
+        above: &mut Vec<PathBuf>,
+        files: &mut Vec<PathBuf>,
+    ) -> anyhow::Result<()> {
+        let unreadable = || format!("{} cannot be read", folder.display());
+        let real = folder.canonicalize().with_context(unreadable)?;
+        if above.contains(&real) {
+            return Ok(());
         }
+        above.push(real);
+        for entry in std::fs::read_dir(folder).with_context(unreadable)? {
+            let path = entry.with_context(unreadable)?.path();
+            if path.is_dir() {
+                collect(&path, above, files)?;
+            } else {
+                files.push(path);
+            }
+        }
+        above.pop();
+        Ok(())
     }
+    let mut files = Vec::new();
+    collect(folder, &mut Vec::new(), &mut files)?;
     Ok(files)
 }
 
@@ -418,7 +575,7 @@ mod tests {
         write(root, "tools/lib.js", "x");
         write(root, "data/d e.txt", "x");
         let mut bundle = Bundle::default();
-        let document = bundle.add_workflow(&main, "CWL").expect("a workflow");
+        let document = bundle.add_workflow(&main, None, "CWL").expect("a workflow");
         assert_eq!(document["cwlVersion"], "v1.2");
         let (workflow, _, attachments) = bundle.finish(Map::new()).expect("names");
         assert_eq!(workflow.as_deref(), Some("wf/main.cwl"));
@@ -440,7 +597,7 @@ mod tests {
         write(root, "other/dir/one/1", "x");
         write(root, "other/dir/2", "x");
         let mut bundle = Bundle::default();
-        bundle.add_workflow(&main, "CWL").expect("a workflow");
+        bundle.add_workflow(&main, None, "CWL").expect("a workflow");
         let params = json!({
             "near": {"class": "File", "path": "near.txt"},
             "far": {"class": "File", "location": "../../far/a%20b.bam",
@@ -458,8 +615,8 @@ mod tests {
                 "in/near.txt",
                 "inputs/1/a b.bam",
                 "inputs/1/a b.bam.bai",
-                "inputs/2/2",
-                "inputs/2/one/1",
+                "inputs/2/dir/2",
+                "inputs/2/dir/one/1",
                 "main.cwl"
             ]
         );
@@ -469,7 +626,7 @@ mod tests {
                 "near": {"class": "File", "location": "in/near.txt"},
                 "far": {"class": "File", "location": "inputs/1/a%20b.bam",
                     "secondaryFiles": [{"class": "File", "location": "inputs/1/a%20b.bam.bai"}]},
-                "dir": [{"class": "Directory", "location": "inputs/2"}],
+                "dir": [{"class": "Directory", "location": "inputs/2/dir"}],
                 "remote": {"class": "File", "location": "s3://bucket/key"},
                 "n": 1,
             })
@@ -480,11 +637,167 @@ mod tests {
     fn what_is_missing_is_named() {
         let folder = tempfile::tempdir().expect("a folder");
         let main = write(folder.path(), "main.cwl", "steps: {a: {run: gone.cwl}}\n");
-        let error = Bundle::default().add_workflow(&main, "CWL").expect_err("a missing tool");
+        let error = Bundle::default().add_workflow(&main, None, "CWL").expect_err("a missing tool");
         assert!(error.to_string().contains("gone.cwl"), "{error}");
         let error = Bundle::default()
-            .add_workflow(&folder.path().join("no.cwl"), "CWL")
+            .add_workflow(&folder.path().join("no.cwl"), None, "CWL")
             .expect_err("no workflow");
         assert!(error.to_string().contains("no.cwl"), "{error}");
+    }
+
+    /// Attachments and inputs of a workflow in `wf/main.cwl`, submitted with `wf/in.json`.
+    fn submitted(root: &Path, document: &str, params: Value) -> (Vec<Attachment>, Value) {
+        let main = write(root, "wf/main.cwl", document);
+        let inputs = write(root, "wf/in.json", "{}");
+        let Value::Object(params) = params else { unreachable!("an object") };
+        let mut bundle = Bundle::default();
+        bundle.add_workflow(&main, None, "CWL").expect("a workflow");
+        let params = bundle.add_inputs(params, &inputs).expect("inputs");
+        let (_, params, attachments) = bundle.finish(params).expect("names");
+        (attachments, Value::Object(params))
+    }
+
+    #[test]
+    fn run_is_a_reference_of_steps_only_and_a_name_elsewhere() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path();
+        write(root, "wf/a.cwl", "class: CommandLineTool\n");
+        write(root, "wf/b.cwl", "class: CommandLineTool\n");
+        write(root, "wf/types.yml", "[]");
+        let document = "inputs: {run: string, default: {type: {$import: types.yml}}}
+outputs: {run: File}
+steps:
+  default: {run: a.cwl, in: {run: x}}
+  inner: {run: {class: Workflow, steps: [{id: c, run: b.cwl, in: {run: run}}]}}
+";
+        let (attachments, _) = submitted(root, document, json!({"run": "x"}));
+        assert_eq!(names(&attachments), ["a.cwl", "b.cwl", "main.cwl", "types.yml"]);
+    }
+
+    #[test]
+    fn files_that_a_document_needs_are_attached_wherever_it_names_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path();
+        write(root, "wf/a%20b.txt", "x");
+        write(root, "wf/dir/c", "x");
+        let document = "class: CommandLineTool
+requirements:
+  InitialWorkDirRequirement:
+    listing:
+      - {class: File, location: a%2520b.txt}
+      - {class: Directory, path: dir}
+      - {class: File, location: $(inputs.x)}
+      - {class: File, location: 'https://example.org/x'}
+inputs:
+  x: {type: File, default: {class: File, location: only/on/the/server.txt}}
+  y: {type: File, default: {class: File, location: /only/on/the/server.txt}}
+";
+        let (attachments, _) = submitted(root, document, json!({}));
+        assert_eq!(names(&attachments), ["a%20b.txt", "dir/c", "main.cwl"]);
+    }
+
+    #[test]
+    fn an_absolute_reference_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let tool = write(folder.path(), "tool.cwl", "class: CommandLineTool\n");
+        for reference in [tool.display().to_string(), format!("file://{}", tool.display())] {
+            for document in [
+                format!("steps: {{a: {{run: '{reference}'}}}}\n"),
+                format!("listing: [{{class: File, location: '{reference}'}}]\n"),
+            ] {
+                let main = write(folder.path(), "main.cwl", &document);
+                let error =
+                    Bundle::default().add_workflow(&main, None, "CWL").expect_err(&document);
+                assert!(error.to_string().contains("absolute path"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_folder_keeps_its_name_and_what_is_below_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path();
+        write(root, "wf/inputs/1/taken", "x");
+        write(root, "wf/near/1", "x");
+        write(root, "far/a b/deep/er/1", "x");
+        write(root, "far/a b/deep/too/2", "x");
+        std::fs::create_dir_all(root.join("far/empty")).expect("a folder");
+        std::os::unix::fs::symlink(".", root.join("far/a b/deep/again")).expect("a link");
+        let directory = |path: &str| json!({"class": "Directory", "path": path});
+        let (attachments, params) = submitted(
+            root,
+            "class: CommandLineTool\n",
+            json!({
+                "taken": directory("inputs"),
+                "near": directory("near/"),
+                "far": directory("../far/a b"),
+                "empty": directory("../far/empty"),
+                "all": directory("."),
+            }),
+        );
+        assert_eq!(
+            params,
+            json!({
+                "taken": {"class": "Directory", "location": "inputs"},
+                "near": {"class": "Directory", "location": "near"},
+                "far": {"class": "Directory", "location": "inputs/2/a%20b"},
+                "empty": {"class": "Directory", "basename": "empty", "listing": []},
+                "all": {"class": "Directory", "location": "inputs/4/wf"},
+            })
+        );
+        assert_eq!(
+            names(&attachments),
+            [
+                "inputs/1/taken",
+                "inputs/2/a b/deep/er/1",
+                "inputs/2/a b/deep/too/2",
+                "inputs/4/wf/in.json",
+                "inputs/4/wf/inputs/1/taken",
+                "inputs/4/wf/main.cwl",
+                "inputs/4/wf/near/1",
+                "main.cwl",
+                "near/1",
+            ]
+        );
+    }
+
+    #[test]
+    fn secondary_files_that_the_workflow_declares_are_attached_when_they_are_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path();
+        for name in
+            ["a.bam", "a.bam.bai", "a.bai", "a.json", "b.bam", "b.bam.bai", "g.fa", "g.fa.fai"]
+        {
+            write(root, &format!("far/{name}"), "x");
+        }
+        let document = "inputs:
+  reads:
+    type: File[]
+    secondaryFiles: [.bai, ^.bai?, {pattern: ^.json, required: false}, $(self.nameroot).none]
+  genome: {type: File, secondaryFiles: .fai}
+  plain: File
+";
+        let file = |path: &str| json!({"class": "File", "path": path});
+        let params = json!({
+            "reads": [file("../far/a.bam")],
+            "genome": file("../far/g.fa"),
+            "plain": file("../far/b.bam"),
+        });
+        let (attachments, _) = submitted(root, document, params);
+        assert_eq!(
+            names(&attachments),
+            ["a.bai", "a.bam", "a.bam.bai", "a.json", "b.bam", "g.fa", "g.fa.fai"]
+                .map(|name| format!("inputs/1/{name}"))
+                .iter()
+                .map(String::as_str)
+                .chain(["main.cwl"])
+                .collect::<Vec<_>>()
+        );
+        let graph = json!({"$graph": [
+            {"id": "#other", "inputs": [{"id": "#other/x", "secondaryFiles": ".o"}]},
+            {"id": "main", "inputs": [{"id": "#main/x", "secondaryFiles": ".m"}]},
+        ]});
+        assert_eq!(secondary_patterns(&graph, None)["x"], [".m"]);
+        assert_eq!(secondary_patterns(&graph, Some("other"))["x"], [".o"]);
     }
 }

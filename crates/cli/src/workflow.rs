@@ -41,7 +41,7 @@ impl Submission {
         let mut bundle = Bundle::default();
         let mut version = args.type_version.clone();
         if let Some(local) = &local {
-            let document = bundle.add_workflow(local, &workflow_type)?;
+            let document = bundle.add_workflow(local, fragment, &workflow_type)?;
             version = version
                 .or_else(|| document.get("cwlVersion").and_then(Value::as_str).map(str::to_owned));
         }
