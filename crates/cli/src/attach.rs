@@ -19,6 +19,17 @@ pub(crate) struct Attachment {
     pub(crate) name: String,
 }
 
+/// A submission's files under their names.
+#[derive(Debug)]
+pub(crate) struct Named {
+    /// The local workflow's name.
+    pub(crate) workflow: Option<String>,
+    /// The inputs, with names for paths.
+    pub(crate) params: Map<String, Value>,
+    /// The files.
+    pub(crate) attachments: Vec<Attachment>,
+}
+
 /// The files of one submission, by absolute path.
 #[derive(Debug, Default)]
 pub(crate) struct Bundle {
@@ -149,12 +160,8 @@ impl Bundle {
     }
 
     /// Names everything: what refers to each other keeps its layout below the folder that all of
-    /// it has in common, and an input elsewhere goes to `inputs/<n>/`. Gives the workflow's name,
-    /// the inputs with names for paths, and the attachments.
-    pub(crate) fn finish(
-        self,
-        params: Map<String, Value>,
-    ) -> anyhow::Result<(Option<String>, Map<String, Value>, Vec<Attachment>)> {
+    /// it has in common, and an input elsewhere goes to `inputs/<n>/`.
+    pub(crate) fn finish(self, params: Map<String, Value>) -> anyhow::Result<Named> {
         let base = common_folder(&self.documents);
         let in_layout = |path: &Path| {
             self.workflow.is_some() && path.starts_with(&base) && path != base.as_path()
@@ -230,7 +237,7 @@ impl Bundle {
         let workflow = self.workflow.as_ref().and_then(|path| names.get(path).cloned());
         let attachments =
             attached.into_iter().map(|(name, path)| Attachment { path, name }).collect();
-        Ok((workflow, params, attachments))
+        Ok(Named { workflow, params, attachments })
     }
 
     /// The folder of an input, whose files stay together, such as a BAM and its index.
@@ -577,7 +584,7 @@ mod tests {
         let mut bundle = Bundle::default();
         let document = bundle.add_workflow(&main, None, "CWL").expect("a workflow");
         assert_eq!(document["cwlVersion"], "v1.2");
-        let (workflow, _, attachments) = bundle.finish(Map::new()).expect("names");
+        let Named { workflow, attachments, .. } = bundle.finish(Map::new()).expect("names");
         assert_eq!(workflow.as_deref(), Some("wf/main.cwl"));
         assert_eq!(
             names(&attachments),
@@ -608,7 +615,7 @@ mod tests {
         });
         let Value::Object(params) = params else { unreachable!("an object") };
         let params = bundle.add_inputs(params, &inputs).expect("inputs");
-        let (_, params, attachments) = bundle.finish(params).expect("names");
+        let Named { params, attachments, .. } = bundle.finish(params).expect("names");
         assert_eq!(
             names(&attachments),
             [
@@ -653,7 +660,7 @@ mod tests {
         let mut bundle = Bundle::default();
         bundle.add_workflow(&main, None, "CWL").expect("a workflow");
         let params = bundle.add_inputs(params, &inputs).expect("inputs");
-        let (_, params, attachments) = bundle.finish(params).expect("names");
+        let Named { params, attachments, .. } = bundle.finish(params).expect("names");
         (attachments, Value::Object(params))
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     args::WorkflowArgs,
-    attach::{Attachment, Bundle},
+    attach::{Attachment, Bundle, Named, encoded},
     ui::hint,
 };
 
@@ -36,6 +36,8 @@ impl Submission {
         let local = (!remote).then(|| PathBuf::from(path));
         let workflow_type = match &args.workflow_type {
             Some(name) => name.clone(),
+            // A URL's query is no part of the name; a file's name may hold a `?`.
+            None if remote => type_by_name(path.split('?').next().unwrap_or(path))?,
             None => type_by_name(path)?,
         };
         let mut bundle = Bundle::default();
@@ -53,8 +55,9 @@ impl Submission {
             bundle.add_path(path)?;
         }
         let version = version.unwrap_or_else(|| default_version(&workflow_type).to_owned());
-        let (workflow_name, params, attachments) = bundle.finish(params)?;
-        let mut url = workflow_name.unwrap_or_else(|| args.workflow.clone());
+        let Named { workflow: name, params, attachments } = bundle.finish(params)?;
+        // The server reads it as a URL reference, so that a file's name must be written as one.
+        let mut url = name.map_or_else(|| args.workflow.clone(), |name| encoded(&name));
         if let (Some(fragment), Some(_)) = (fragment, &local) {
             url = format!("{url}#{fragment}");
         }
@@ -104,7 +107,6 @@ impl Submission {
 /// The workflow type that a file's name tells.
 fn type_by_name(path: &str) -> anyhow::Result<String> {
     let name = path.rsplit('/').next().unwrap_or(path);
-    let name = name.split(['?', '#']).next().unwrap_or(name);
     match name.rsplit_once('.').map(|(_, extension)| extension) {
         Some("cwl") => Ok("CWL".to_owned()),
         Some("wdl") => Ok("WDL".to_owned()),
@@ -148,4 +150,38 @@ pub(crate) fn read_document(path: &Path) -> anyhow::Result<Value> {
         serde_saphyr::from_str(&text)
             .with_context(|| format!("{} is neither JSON nor YAML", path.display()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Command};
+    use clap::Parser as _;
+
+    fn workflow_url(workflow: &Path, fragment: &str) -> String {
+        let named = format!("{}{fragment}", workflow.display());
+        let cli = Cli::try_parse_from(["stepwes", "submit", &named]).expect("arguments");
+        let Command::Submit(args) = cli.command else { unreachable!("submit") };
+        let submission = Submission::read(&args.workflow).expect("a submission");
+        let url = submission.fields.into_iter().find(|(name, _)| name == "workflow_url");
+        url.expect("a workflow_url").1
+    }
+
+    #[test]
+    fn a_workflows_name_is_sent_as_a_url() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, fragment, url) in [
+            ("a#b.cwl", "", "a%23b.cwl"),
+            ("why?.cwl", "", "why%3F.cwl"),
+            ("100%20.cwl", "", "100%2520.cwl"),
+            ("x:y.cwl", "", "x%3Ay.cwl"),
+            ("a.cwl", "#main", "a.cwl#main"),
+        ] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "class: Workflow\n").expect("a file");
+            assert_eq!(workflow_url(&path, fragment), url);
+        }
+        let remote = "https://example.org/w.cwl?version=1.x";
+        assert_eq!(workflow_url(Path::new(remote), "#main"), format!("{remote}#main"));
+    }
 }
