@@ -2,7 +2,11 @@
 
 use std::{
     path::{Component, Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -15,6 +19,12 @@ use crate::client::Client;
 
 /// How many files are downloaded at once.
 const PARALLEL: usize = 8;
+
+/// How often each file is tried.
+const TRIES: u32 = 3;
+
+/// How long to wait before the next try.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Downloads `files` into `outdir`; `done` is told of each file's bytes. A file is there whole or
 /// not at all.
@@ -53,32 +63,49 @@ async fn one(client: &Client, file: &OutputEntry, target: &Path) -> anyhow::Resu
             .await
             .with_context(|| format!("{} cannot be made", folder.display()))?;
     }
-    let mut name = target.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    // A long name with a suffix could be too long for the file system.
-    let part = if name.len() > 255 {
-        target.with_file_name(format!(".{}.part", std::process::id()))
-    } else {
-        target.with_file_name(name)
-    };
-    let result = fetch(client, file, &part).await;
-    match result {
-        Ok(()) => tokio::fs::rename(&part, target)
-            .await
-            .with_context(|| format!("{} cannot be written", target.display())),
-        Err(error) => {
-            // The error that matters is the first one.
-            let _ = tokio::fs::remove_file(&part).await;
-            Err(error)
+    let part = Part::beside(target);
+    for _ in 1..TRIES {
+        if fetch(client, file, &part.0).await.is_ok() {
+            return part.become_whole(target).await;
         }
+        tokio::time::sleep(PAUSE).await;
+    }
+    fetch(client, file, &part.0).await?;
+    part.become_whole(target).await
+}
+
+/// A file that is not whole yet; removed when it never is, also by an error of another file or an
+/// interrupt.
+struct Part(PathBuf);
+
+impl Part {
+    /// In the folder of `target`, by a name that no output has: short, and used once.
+    fn beside(target: &Path) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self(target.with_file_name(format!(".stepwes-{}-{number}.part", std::process::id())))
+    }
+
+    async fn become_whole(self, target: &Path) -> anyhow::Result<()> {
+        tokio::fs::rename(&self.0, target)
+            .await
+            .with_context(|| format!("{} cannot be written", target.display()))
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // There is none when it has become whole, or has never begun.
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 
 async fn fetch(client: &Client, file: &OutputEntry, part: &Path) -> anyhow::Result<()> {
     let response = client.download(&file.url).await?;
-    let mut out = tokio::fs::File::create(part)
-        .await
+    // At once: one that is made in the background could come after its removal.
+    let out = std::fs::File::create(part)
         .with_context(|| format!("{} cannot be written", part.display()))?;
+    let mut out = tokio::fs::File::from_std(out);
     let mut hash = Sha1::new();
     let mut size = 0u64;
     let mut chunks = response.bytes_stream();
