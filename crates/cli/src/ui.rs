@@ -28,8 +28,41 @@ pub(crate) fn hint(what: impl Into<String>, then: impl Into<String>) -> anyhow::
     anyhow::Error::new(Hint { what: what.into(), then: then.into() })
 }
 
+/// What a command exits with when nobody reads its output any more: as a shell says SIGPIPE.
+const CLOSED: u8 = 141;
+
+/// Nobody reads standard output any more. A type of its own: a connection to a server breaks with
+/// the same [`std::io::ErrorKind`], and that is an error to show.
+#[derive(Debug)]
+struct Closed;
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nobody reads the output any more")
+    }
+}
+
+impl std::error::Error for Closed {}
+
+/// The error of a write to standard output; a closed pipe ends the command quietly, as any filter.
+pub(crate) fn unwritable(error: std::io::Error) -> anyhow::Error {
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        anyhow::Error::new(Closed)
+    } else {
+        anyhow::Error::new(error).context("the output cannot be written")
+    }
+}
+
+/// Writes a line to standard error. Nobody is left to tell when that is closed.
+pub(crate) fn say(text: &str) {
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
 /// Prints an error with its causes, and the hint if there is one.
 pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
+    if error.downcast_ref::<Closed>().is_some() {
+        return ExitCode::from(CLOSED);
+    }
     let style = Style::of_stderr();
     let mut text = format!("{} {error}\n", style.paint(Colour::Red, "error:"));
     for cause in error.chain().skip(1) {
@@ -38,15 +71,14 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
     if let Some(hint) = error.downcast_ref::<Hint>() {
         text.push_str(&format!("\n{} {}\n", style.paint(Colour::Cyan, "hint:"), hint.then));
     }
-    // Nobody is left to tell when standard error is closed.
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    say(text.trim_end_matches('\n'));
     ExitCode::FAILURE
 }
 
-/// Prints to standard output; a closed pipe ends the command quietly, as of any filter.
+/// Prints to standard output.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(anyhow::Error::from)
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(unwritable)
 }
 
 /// Prints a value as indented JSON.

@@ -1,6 +1,6 @@
 //! `stepwes serve`: WES on this machine, over the embedded AWS.
 
-use std::{io::IsTerminal as _, num::NonZeroUsize, path::Path, process::ExitCode};
+use std::{io::IsTerminal as _, num::NonZeroUsize, path::Path, process::ExitCode, sync::Mutex};
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -12,7 +12,7 @@ use tracing_subscriber::{
 
 use crate::{
     args::{EmbeddedArgs, ServeArgs},
-    ui::{Colour, Style, hint, print, print_json},
+    ui::{Colour, Style, hint, print, print_json, say},
 };
 
 /// Serves until it is told to stop; with `--stop-runs`, ends what an earlier server left running.
@@ -27,10 +27,11 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     };
     if args.stop_runs {
         let options = ServeOptions { port: 0, ..options };
-        let stopped =
-            stepwes_local::stop_runs(options, |left| eprintln!("{left} runs are still going on"))
-                .await
-                .map_err(|error| explain(&error))?;
+        let stopped = stepwes_local::stop_runs(options, |left| {
+            say(&format!("{left} runs are still going on"));
+        })
+        .await
+        .map_err(|error| explain(&error))?;
         if args.json {
             print_json(&json!({"stopped": stopped}))?;
         } else {
@@ -71,30 +72,33 @@ pub(crate) fn say_left(left: &LeftRunning, dir: &Path) {
         return;
     }
     for task in &left.tasks {
-        eprintln!(
+        say(&format!(
             "still running: run {} (pid {})",
             task.run_id.as_deref().unwrap_or("unknown"),
             task.pid
-        );
+        ));
     }
     if left.waiting > 0 {
-        eprintln!("still waiting to start: {}", left.waiting);
+        say(&format!("still waiting to start: {}", left.waiting));
     }
-    eprintln!(
+    say(&format!(
         "`stepwes serve --dir {dir}` takes them to their end, `stepwes serve --stop-runs --dir {dir}` cancels them",
         dir = dir.display()
-    );
+    ));
 }
 
 /// An embedded server for one command, on any free port.
 pub(crate) async fn embedded(args: &EmbeddedArgs) -> anyhow::Result<Server> {
     let options = ServeOptions { port: 0, ..options(args)? };
-    stepwes_local::start(options).await.map_err(|error| match error {
+    let server = stepwes_local::start(options).await.map_err(|error| match error {
         ServeError::InUse { .. } => {
             hint(first_line(&error), "send the run to that server with --url, or give this one a folder of its own with --dir")
         }
         error => explain(&error),
-    })
+    })?;
+    // Only now the folder is there, and no other server's.
+    log_to_file(&server.dir().join("server.log"))?;
+    Ok(server)
 }
 
 fn options(args: &EmbeddedArgs) -> anyhow::Result<ServeOptions> {
@@ -130,16 +134,36 @@ fn first_line(error: &ServeError) -> String {
 /// Logs to standard error: lines for a person on a terminal, JSON elsewhere. `STEPWES_LOG` says how
 /// much, such as `debug` or `stepwes_local=debug,warn`.
 fn log_to_stderr() {
-    let level = std::env::var("STEPWES_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
     let terminal = std::io::stderr().is_terminal();
-    let default = if terminal { "warn" } else { "info" };
-    let level = level.unwrap_or_else(|| default.parse().unwrap_or_default());
-    let registry = tracing_subscriber::registry().with(level);
+    let registry =
+        tracing_subscriber::registry().with(log_level(if terminal { "warn" } else { "info" }));
+    // What cannot be logged cannot be reported either, and trying to would panic.
+    let layer =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     if terminal {
-        registry
-            .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false))
-            .init();
+        registry.with(layer.with_target(false)).init();
     } else {
-        registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).json()).init();
+        registry.with(layer.json()).init();
     }
+}
+
+/// Logs to a file, after what is in it: the server of one command shares its terminal with a person
+/// who looks at the run.
+fn log_to_file(path: &Path) -> anyhow::Result<()> {
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("{} cannot be written", path.display()))?;
+    tracing_subscriber::registry()
+        .with(log_level("info"))
+        .with(tracing_subscriber::fmt::layer().with_writer(Mutex::new(file)).json())
+        .init();
+    Ok(())
+}
+
+/// What `STEPWES_LOG` says, else `default`.
+fn log_level(default: &str) -> Targets {
+    let level = std::env::var("STEPWES_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    level.unwrap_or_else(|| default.parse().unwrap_or_default())
 }
