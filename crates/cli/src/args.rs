@@ -39,31 +39,32 @@ pub(crate) enum Command {
 /// Which WES server, and as whom.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ServerArgs {
-    /// The server, with or without /ga4gh/wes/v1
-    #[arg(long, env = "STEPWES_URL", value_name = "URL", help_heading = "Server")]
+    /// The server, with or without /ga4gh/wes/v1 [env: STEPWES_URL]
+    #[arg(long, value_name = "URL", help_heading = "Server")]
     pub(crate) url: Option<String>,
-    /// Send this bearer token
-    #[arg(
-        long,
-        env = "STEPWES_TOKEN",
-        hide_env_values = true,
-        value_name = "TOKEN",
-        help_heading = "Server",
-        conflicts_with = "user"
-    )]
+    /// Send this bearer token [env: STEPWES_TOKEN]
+    #[arg(long, value_name = "TOKEN", help_heading = "Server", conflicts_with = "user")]
     pub(crate) token: Option<String>,
-    /// Send this name and password (basic authentication)
-    #[arg(
-        long,
-        env = "STEPWES_USER",
-        hide_env_values = true,
-        value_name = "NAME:PASSWORD",
-        help_heading = "Server"
-    )]
+    /// Send this name and password (basic authentication) [env: STEPWES_USER]
+    #[arg(long, value_name = "NAME:PASSWORD", help_heading = "Server")]
     pub(crate) user: Option<String>,
     /// Print JSON instead of text
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
+}
+
+// The variables are not read by clap: to it, one that is set conflicts with a flag as another flag
+// does, and an empty one is set.
+impl ServerArgs {
+    /// The server's URL: the flag's, else the environment's.
+    pub(crate) fn url(&self) -> Option<String> {
+        self.url.clone().or_else(|| environment("STEPWES_URL"))
+    }
+}
+
+/// An environment variable that is set to something.
+pub(crate) fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// The embedded server.
@@ -141,7 +142,8 @@ pub(crate) struct WorkflowArgs {
     pub(crate) workflow: String,
     /// The workflow's inputs: a JSON or YAML file
     pub(crate) inputs: Option<PathBuf>,
-    /// Attach a file or folder that the workflow needs; what the workflow and its inputs name is attached by itself
+    /// Attach a file or folder that the workflow needs; what the workflow and its inputs name is
+    /// attached by itself, save what only an expression tells
     #[arg(long, value_name = "PATH")]
     pub(crate) attach: Vec<PathBuf>,
     /// The workflow's type [default: by the file's name]

@@ -1,14 +1,36 @@
 //! A client of any WES 1.1 server: the API's calls, with errors a person can act on.
 
-use std::time::Duration;
+use std::{future::Future, net::IpAddr, time::Duration};
 
 use anyhow::Context as _;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header, multipart};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use stepwes_core::wes::{BASE_PATH, OutputListResponse, RunIdResponse};
+use stepwes_core::{
+    clock::{Clock as _, IdGenerator as _, RandomIds, SystemClock},
+    wes::{BASE_PATH, OutputEntry, OutputListResponse, RunIdResponse},
+};
 
-use crate::{args::ServerArgs, ui::hint, workflow::Submission};
+use crate::{
+    args::{ServerArgs, environment},
+    ui::hint,
+    workflow::Submission,
+};
+
+/// How often a request is tried before it has failed.
+const TRIES: u32 = 3;
+
+/// How often it is tried while a run is watched, which outlives a server's restart.
+const PATIENT_TRIES: u32 = 10;
+
+/// The pause before a request is tried again; each next one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest pause between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The longest pause that a server may ask for.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// A WES server and the credentials to use there.
 #[derive(Clone, Debug)]
@@ -16,9 +38,10 @@ pub(crate) struct Client {
     http: reqwest::Client,
     base: String,
     auth: Auth,
+    tries: u32,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 enum Auth {
     None,
     Bearer(String),
@@ -122,14 +145,36 @@ pub(crate) struct LogView {
 pub(crate) enum LogPiece {
     /// These bytes, from the offset that was asked for.
     Bytes(Response),
+    /// The log from its beginning: the server does not know ranges.
+    Whole(Response),
     /// There is nothing at that offset yet.
     Nothing,
+    /// The log ends before that offset: it is another log.
+    Shorter,
+}
+
+/// One try of a request that came to nothing.
+#[derive(Debug)]
+struct Failure {
+    error: anyhow::Error,
+    /// How long to wait at least before another try, when one may go better.
+    again: Option<Duration>,
+}
+
+impl Failure {
+    fn for_good(error: impl Into<anyhow::Error>) -> Self {
+        Self { error: error.into(), again: None }
+    }
+
+    fn passing(error: impl Into<anyhow::Error>) -> Self {
+        Self { error: error.into(), again: Some(Duration::ZERO) }
+    }
 }
 
 impl Client {
     /// A client of the server that the arguments name, or of `fallback`.
     pub(crate) fn new(args: &ServerArgs, fallback: Option<&str>) -> anyhow::Result<Self> {
-        let Some(url) = args.url.as_deref().or(fallback) else {
+        let Some(url) = args.url().or_else(|| fallback.map(str::to_owned)) else {
             return Err(hint(
                 "no WES server is named",
                 "give --url or set STEPWES_URL; `stepwes serve` starts one on this machine at http://127.0.0.1:8080",
@@ -144,23 +189,23 @@ impl Client {
         }
         let base =
             if url.ends_with(BASE_PATH) { url.to_owned() } else { format!("{url}{BASE_PATH}") };
-        let auth = match (&args.token, &args.user) {
-            (Some(token), _) => Auth::Bearer(token.clone()),
-            (None, Some(user)) => match user.split_once(':') {
-                Some((name, password)) => {
-                    Auth::Basic { name: name.to_owned(), password: password.to_owned() }
-                }
-                None => return Err(hint("--user has no password", "give it as NAME:PASSWORD")),
-            },
-            (None, None) => Auth::None,
-        };
-        let http = reqwest::Client::builder()
+        let auth = Auth::choose(args, environment)?;
+        let mut http = reqwest::Client::builder();
+        if is_loopback(url) {
+            http = http.no_proxy();
+        }
+        let http = http
             .connect_timeout(Duration::from_secs(10))
             .read_timeout(Duration::from_secs(120))
             .user_agent(concat!("stepwes/", env!("CARGO_PKG_VERSION")))
             .build()
             .context("the HTTP client cannot be set up")?;
-        Ok(Self { http, base, auth })
+        Ok(Self { http, base, auth, tries: TRIES })
+    }
+
+    /// The same client for a run that goes on meanwhile: it bears a longer absence of the server.
+    pub(crate) fn patient(self) -> Self {
+        Self { tries: PATIENT_TRIES, ..self }
     }
 
     /// The server's base URL, with `/ga4gh/wes/v1`.
@@ -177,22 +222,68 @@ impl Client {
         }
     }
 
-    async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+    /// Tries until it goes well, fails for good, or has been tried often enough.
+    async fn repeat<T, F>(&self, mut attempt: impl FnMut() -> F) -> anyhow::Result<T>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..self.tries {
+            match attempt().await {
+                Err(Failure { again: Some(after), .. }) => {
+                    tokio::time::sleep(pause.max(after.min(LONGEST_RETRY_AFTER))).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Err(failure) => return Err(failure.error),
+                Ok(answer) => return Ok(answer),
+            }
+        }
+        attempt().await.map_err(|failure| failure.error)
+    }
+
+    /// Sends a request once. Gives the answer, also when it is a refusal, unless another try may
+    /// get another.
+    async fn attempt(&self, request: RequestBuilder) -> Result<Response, Failure> {
         let response = request.send().await.map_err(|error| {
             if error.is_connect() {
-                hint(
+                Failure::passing(hint(
                     format!("no server answers at {}: {}", self.base, innermost(&error)),
                     "check --url (or STEPWES_URL), and that the server runs: `stepwes serve` starts one",
-                )
+                ))
             } else {
-                anyhow::Error::new(error.without_url()).context(format!("the request to {} failed", self.base))
+                let settled = error.is_builder() || error.is_redirect() || error.is_body();
+                let error = anyhow::Error::new(error.without_url())
+                    .context(format!("the request to {} failed", self.base));
+                if settled { Failure::for_good(error) } else { Failure::passing(error) }
             }
         })?;
+        if !matches!(response.status().as_u16(), 429 | 502 | 503 | 504) {
+            return Ok(response);
+        }
+        let after = response
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+            .map_or(Duration::ZERO, Duration::from_secs);
+        Err(Failure { error: self.refusal(response).await, again: Some(after) })
+    }
+
+    /// The answer if it is no refusal.
+    async fn accepted(&self, response: Response) -> Result<Response, Failure> {
         if response.status().is_success() {
             Ok(response)
         } else {
-            Err(self.refusal(response).await)
+            Err(Failure::for_good(self.refusal(response).await))
         }
+    }
+
+    /// Sends a request that may be repeated.
+    async fn send(&self, method: Method, url: &str) -> anyhow::Result<Response> {
+        self.repeat(|| async {
+            let response = self.attempt(self.request(method.clone(), url)).await?;
+            self.accepted(response).await
+        })
+        .await
     }
 
     /// The error that a server answered, in its own words.
@@ -234,8 +325,12 @@ impl Client {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let response = self.send(self.request(Method::GET, url.as_str())).await?;
-        let body = response.bytes().await.context("the server's answer broke off")?;
+        let body = self
+            .repeat(|| async {
+                let response = self.attempt(self.request(Method::GET, url.as_str())).await?;
+                body(self.accepted(response).await?).await
+            })
+            .await?;
         serde_json::from_slice(&body)
             .with_context(|| format!("the answer of {path} is not what WES 1.1 says"))
     }
@@ -305,84 +400,185 @@ impl Client {
     /// `POST /runs/{id}/cancel`.
     pub(crate) async fn cancel(&self, run_id: &str) -> anyhow::Result<()> {
         let url = format!("{}/runs/{}/cancel", self.base, segment(run_id));
-        self.send(self.request(Method::POST, &url)).await?;
+        self.send(Method::POST, &url).await?;
         Ok(())
     }
 
-    /// `POST /runs`; gives the run's id.
+    /// `POST /runs`; gives the run's id. It is repeated as reading is: with its key, the same
+    /// submission is the same run.
     pub(crate) async fn submit(&self, submission: &Submission) -> anyhow::Result<String> {
-        let mut form = multipart::Form::new();
-        for (name, value) in &submission.fields {
-            form = form.text(name.clone(), value.clone());
-        }
-        for attachment in &submission.attachments {
-            let part = multipart::Part::file(&attachment.path)
-                .await
-                .with_context(|| format!("{} cannot be read", attachment.path.display()))?
-                .file_name(attachment.name.clone())
-                .mime_str("application/octet-stream")?;
-            form = form.part("workflow_attachment", part);
-        }
-        let mut request =
-            self.request(Method::POST, &format!("{}/runs", self.base)).multipart(form);
-        if let Some(key) = &submission.idempotency_key {
-            request = request.header("Idempotency-Key", key);
-        }
-        let answer: RunIdResponse = self
-            .send(request)
-            .await?
-            .json()
-            .await
-            .context("the answer to the submission is not a RunId")?;
+        let key = match &submission.idempotency_key {
+            Some(key) => key.clone(),
+            None => RandomIds.run_id(SystemClock.now()).to_string(),
+        };
+        let url = format!("{}/runs", self.base);
+        let body = self
+            .repeat(|| async {
+                let form = form(submission).await.map_err(Failure::for_good)?;
+                let request = self
+                    .request(Method::POST, &url)
+                    .header("Idempotency-Key", &key)
+                    .multipart(form);
+                body(self.accepted(self.attempt(request).await?).await?).await
+            })
+            .await?;
+        let answer: RunIdResponse =
+            serde_json::from_slice(&body).context("the answer to the submission is not a RunId")?;
         Ok(answer.run_id)
     }
 
     /// A log from `offset` on.
     pub(crate) async fn log(&self, url: &str, offset: u64) -> anyhow::Result<LogPiece> {
-        let mut request = self.request(Method::GET, url);
-        if offset > 0 {
-            request = request.header(header::RANGE, format!("bytes={offset}-"));
-        }
-        let response = request
-            .send()
-            .await
-            .map_err(reqwest::Error::without_url)
-            .context("the log cannot be read")?;
+        let range = (offset > 0).then(|| format!("bytes={offset}-"));
+        let response = self.ranged(url, range).await?;
         match response.status() {
-            StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::NO_CONTENT => Ok(LogPiece::Nothing),
-            // A server that does not know ranges sends the whole log again: nothing to go on from.
-            StatusCode::OK if offset > 0 => Ok(LogPiece::Nothing),
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                let total = response
+                    .headers()
+                    .get(header::CONTENT_RANGE)
+                    .and_then(|value| value.to_str().ok()?.strip_prefix("bytes */")?.parse().ok());
+                let shorter = total.is_some_and(|total: u64| total < offset);
+                Ok(if shorter { LogPiece::Shorter } else { LogPiece::Nothing })
+            }
+            StatusCode::NO_CONTENT => Ok(LogPiece::Nothing),
+            StatusCode::OK if offset > 0 => Ok(LogPiece::Whole(response)),
             status if status.is_success() => Ok(LogPiece::Bytes(response)),
             _ => Err(self.refusal(response).await),
         }
     }
 
-    /// `GET /runs/{id}/outputs`, an extension of stepwes, every page.
-    pub(crate) async fn outputs(
-        &self,
-        run_id: &str,
-    ) -> anyhow::Result<Vec<stepwes_core::wes::OutputEntry>> {
+    /// The last `count` bytes of a log, or all of it when the server does not know ranges; `None`
+    /// when there are none.
+    pub(crate) async fn log_end(&self, url: &str, count: u64) -> anyhow::Result<Option<Response>> {
+        let response = self.ranged(url, Some(format!("bytes=-{count}"))).await?;
+        match response.status() {
+            StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::NO_CONTENT => Ok(None),
+            status if status.is_success() => Ok(Some(response)),
+            _ => Err(self.refusal(response).await),
+        }
+    }
+
+    /// What is at a URL, or a range of it; also a refusal.
+    async fn ranged(&self, url: &str, range: Option<String>) -> anyhow::Result<Response> {
+        self.repeat(|| {
+            let mut request = self.request(Method::GET, url);
+            if let Some(range) = &range {
+                request = request.header(header::RANGE, range);
+            }
+            self.attempt(request)
+        })
+        .await
+    }
+
+    /// `GET /runs/{id}/outputs`, an extension of stepwes, every page; `None` where a server does
+    /// not have it, or not the run.
+    pub(crate) async fn outputs(&self, run_id: &str) -> anyhow::Result<Option<Vec<OutputEntry>>> {
         let mut files = Vec::new();
         let mut token = String::new();
         loop {
-            let mut query = vec![("page_size", "1000")];
+            let mut url =
+                url::Url::parse(&format!("{}/runs/{}/outputs", self.base, segment(run_id)))
+                    .context("the server's URL cannot be read")?;
+            url.query_pairs_mut().append_pair("page_size", "1000");
             if !token.is_empty() {
-                query.push(("page_token", &token));
+                url.query_pairs_mut().append_pair("page_token", &token);
             }
+            let body = self
+                .repeat(|| async {
+                    let response = self.attempt(self.request(Method::GET, url.as_str())).await?;
+                    if matches!(response.status().as_u16(), 404 | 405) {
+                        return Ok(None);
+                    }
+                    body(self.accepted(response).await?).await.map(Some)
+                })
+                .await?;
+            let Some(body) = body else { return Ok(None) };
             let page: OutputListResponse =
-                self.get(&format!("/runs/{}/outputs", segment(run_id)), &query).await?;
+                serde_json::from_slice(&body).context("the list of outputs cannot be read")?;
             files.extend(page.outputs);
             token = page.next_page_token;
             if token.is_empty() {
-                return Ok(files);
+                return Ok(Some(files));
             }
         }
     }
 
+    /// The JSON behind a URL that the server handed out.
+    pub(crate) async fn json(&self, url: &str) -> anyhow::Result<Value> {
+        let body = self
+            .repeat(|| async {
+                let response = self.attempt(self.request(Method::GET, url)).await?;
+                body(self.accepted(response).await?).await
+            })
+            .await?;
+        serde_json::from_slice(&body).context("what the server named is not JSON")
+    }
+
     /// The content behind a URL that the server handed out.
     pub(crate) async fn download(&self, url: &str) -> anyhow::Result<Response> {
-        self.send(self.request(Method::GET, url)).await
+        self.send(Method::GET, url).await
     }
+}
+
+impl Auth {
+    /// The credentials to send: a flag's, else the environment's.
+    fn choose(
+        args: &ServerArgs,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> anyhow::Result<Self> {
+        let (token, user) = match (&args.token, &args.user) {
+            (None, None) => (environment("STEPWES_TOKEN"), environment("STEPWES_USER")),
+            flags => (flags.0.clone(), flags.1.clone()),
+        };
+        match (token, user) {
+            (None, None) => Ok(Self::None),
+            (Some(token), None) => Ok(Self::Bearer(token)),
+            (None, Some(user)) => match user.split_once(':') {
+                Some((name, password)) => {
+                    Ok(Self::Basic { name: name.to_owned(), password: password.to_owned() })
+                }
+                None => Err(hint("--user has no password", "give it as NAME:PASSWORD")),
+            },
+            (Some(_), Some(_)) => Err(hint(
+                "STEPWES_TOKEN and STEPWES_USER are both set",
+                "unset one, or give --token or --user",
+            )),
+        }
+    }
+}
+
+/// A submission as a form.
+async fn form(submission: &Submission) -> anyhow::Result<multipart::Form> {
+    let mut form = multipart::Form::new();
+    for (name, value) in &submission.fields {
+        form = form.text(name.clone(), value.clone());
+    }
+    for attachment in &submission.attachments {
+        let part = multipart::Part::file(&attachment.path)
+            .await
+            .with_context(|| format!("{} cannot be read", attachment.path.display()))?
+            .file_name(attachment.name.clone())
+            .mime_str("application/octet-stream")?;
+        form = form.part("workflow_attachment", part);
+    }
+    Ok(form)
+}
+
+/// An answer's whole body.
+async fn body(response: Response) -> Result<Vec<u8>, Failure> {
+    let body = response.bytes().await.map_err(|error| {
+        let error = anyhow::Error::new(error.without_url());
+        Failure::passing(error.context("the server's answer broke off"))
+    })?;
+    Ok(body.into())
+}
+
+/// Whether a URL names this machine, which no proxy reaches.
+fn is_loopback(url: &str) -> bool {
+    let Ok(url) = url::Url::parse(url) else { return false };
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// A run id as one segment of a path.
@@ -399,4 +595,40 @@ fn innermost(error: &dyn std::error::Error) -> String {
         cause = next;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(flags: [Option<&str>; 2], variables: &[(&str, &str)]) -> anyhow::Result<Auth> {
+        let [token, user] = flags.map(|flag| flag.map(str::to_owned));
+        Auth::choose(&ServerArgs { url: None, token, user, json: false }, |name| {
+            let found = variables.iter().find(|(variable, _)| *variable == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn a_flag_beats_the_environment() {
+        let bearer = |token: &str| Auth::Bearer(token.to_owned());
+        let both = [("STEPWES_TOKEN", "t"), ("STEPWES_USER", "n:p")];
+        assert_eq!(chosen([Some("x"), None], &both).expect("a token"), bearer("x"));
+        assert_eq!(chosen([None, None], &both[..1]).expect("a token"), bearer("t"));
+        let basic = Auth::Basic { name: "a".to_owned(), password: "b:c".to_owned() };
+        assert_eq!(chosen([None, Some("a:b:c")], &both).expect("a user"), basic);
+        assert_eq!(chosen([None, None], &[]).expect("nobody"), Auth::None);
+        assert!(chosen([None, None], &both).is_err());
+    }
+
+    #[test]
+    fn this_machine_is_told_from_others() {
+        for here in ["http://localhost:1/x", "http://127.0.0.9", "http://[::1]:8080"] {
+            assert!(is_loopback(here), "{here}");
+        }
+        for elsewhere in ["https://example.org", "http://10.0.0.1", "http://localhost.example.org"]
+        {
+            assert!(!is_loopback(elsewhere), "{elsewhere}");
+        }
+    }
 }

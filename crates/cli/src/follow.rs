@@ -6,10 +6,16 @@ use anyhow::Context as _;
 use futures::TryStreamExt as _;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
-use crate::client::{Client, LogPiece};
+use crate::{
+    client::{Client, LogPiece},
+    ui,
+};
 
-/// How long to wait for more when there is nothing new.
+/// How long to wait for more when there is nothing new, and after an answer that broke off.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How many answers may break off while one log is caught up with.
+const BROKEN_ANSWERS: u32 = 10;
 
 /// One log of one run, and how much of it has been seen.
 #[derive(Debug)]
@@ -33,28 +39,61 @@ impl<'a> Follower<'a> {
     ) -> anyhow::Result<u64> {
         let log = self.client.run(self.run_id).await?.run_log;
         let Some(url) = (if self.stdout { log.stdout } else { log.stderr }) else { return Ok(0) };
-        let start = self.offset;
+        let mut written = 0;
+        let mut broken = 0;
         // A live log is answered in pieces of bounded size.
         loop {
-            let before = self.offset;
-            if let LogPiece::Bytes(response) = self.client.log(&url, self.offset).await? {
-                let mut chunks = response.bytes_stream();
-                while let Some(chunk) =
-                    chunks.try_next().await.map_err(reqwest::Error::without_url)?
-                {
-                    out.write_all(&chunk).await.context("the log cannot be written")?;
-                    self.offset += chunk.len() as u64;
+            let (response, whole) = match self.client.log(&url, self.offset).await? {
+                LogPiece::Bytes(response) => (response, false),
+                LogPiece::Whole(response) => (response, true),
+                LogPiece::Nothing => return Ok(written),
+                LogPiece::Shorter => {
+                    self.start_again();
+                    continue;
                 }
-            }
-            out.flush().await.context("the log cannot be written")?;
-            if self.offset == before {
-                return Ok(self.offset - start);
+            };
+            let before = written;
+            let mut known = if whole { self.offset } else { 0 };
+            let mut chunks = response.bytes_stream();
+            let end = loop {
+                match chunks.try_next().await {
+                    Ok(Some(chunk)) => {
+                        let skipped = known.min(chunk.len() as u64);
+                        known -= skipped;
+                        let new = chunk.slice(usize::try_from(skipped)?..);
+                        out.write_all(&new).await.map_err(ui::unwritable)?;
+                        self.offset += new.len() as u64;
+                        written += new.len() as u64;
+                    }
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error.without_url()),
+                }
+            };
+            out.flush().await.map_err(ui::unwritable)?;
+            match end {
+                Err(error) if broken == BROKEN_ANSWERS => {
+                    return Err(error).context("the log cannot be read");
+                }
+                Err(_) => {
+                    broken += 1;
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Ok(()) if known > 0 => self.start_again(),
+                Ok(()) if whole || written == before => return Ok(written),
+                Ok(()) => {}
             }
         }
     }
 
+    /// The log is shorter than what has been shown: the engine was started again, and this is its
+    /// new log.
+    fn start_again(&mut self) {
+        ui::say("the log starts again: the engine was started once more");
+        self.offset = 0;
+    }
+
     /// Writes the log until the run has ended and nothing is left.
-    pub(crate) async fn to_the_end(
+    pub(crate) async fn until_the_end(
         &mut self,
         out: &mut (impl AsyncWrite + Unpin),
     ) -> anyhow::Result<()> {

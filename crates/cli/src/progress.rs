@@ -6,8 +6,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     client::{State, TaskView},
-    ui::{Colour, Style},
+    ui::{Colour, Style, say},
 };
+
+/// How often the spinner turns.
+const TICK: Duration = Duration::from_millis(100);
 
 /// The progress of one run, on standard error.
 #[derive(Debug)]
@@ -27,7 +30,7 @@ impl Progress {
             {
                 bar.set_style(style);
             }
-            bar.enable_steady_tick(Duration::from_millis(100));
+            bar.enable_steady_tick(TICK);
             bar
         });
         let last = if quiet { "quiet".to_owned() } else { String::new() };
@@ -49,7 +52,7 @@ impl Progress {
         let now = format!("{}{counts}", self.style.state(&state.0));
         match &self.bar {
             Some(bar) => bar.set_message(now.clone()),
-            None if now != self.last => eprintln!("{now}"),
+            None if now != self.last => say(&now),
             None => {}
         }
         self.last = now;
@@ -60,7 +63,16 @@ impl Progress {
         match &self.bar {
             Some(bar) => bar.println(text),
             None if self.last == "quiet" => {}
-            None => eprintln!("{text}"),
+            None => say(text),
+        }
+    }
+
+    /// Lets the spinner stand, so that a question stays where it was asked, or turn again.
+    pub(crate) fn stand(&self, still: bool) {
+        match &self.bar {
+            Some(bar) if still => bar.disable_steady_tick(),
+            Some(bar) => bar.enable_steady_tick(TICK),
+            None => {}
         }
     }
 
@@ -78,7 +90,8 @@ impl Progress {
             bar.finish_and_clear();
         }
         if self.last != "quiet" {
-            eprintln!("{} {}", self.style.state(&state.0), self.style.paint(Colour::Dim, run_id));
+            let run_id = self.style.paint(Colour::Dim, run_id);
+            say(&format!("{} {run_id}", self.style.state(&state.0)));
         }
     }
 }

@@ -6,12 +6,17 @@ use crate::{args::LogsArgs, client::Client, follow::Follower, ui::print_json};
 
 /// Prints a run's log; follows it with `-f`.
 pub(crate) async fn logs(args: LogsArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&args.server, None)?;
+    let mut client = Client::new(&args.server, None)?;
+    if args.follow {
+        // A wrong URL or run is said at once; only then it is worth to be patient.
+        client.state(&args.run_id).await?;
+        client = client.patient();
+    }
     let mut follower = Follower::new(&client, &args.run_id, args.stdout);
     if args.server.json {
         let mut text = Vec::new();
         if args.follow {
-            follower.to_the_end(&mut text).await?;
+            follower.until_the_end(&mut text).await?;
         } else {
             follower.catch_up(&mut text).await?;
         }
@@ -23,7 +28,7 @@ pub(crate) async fn logs(args: LogsArgs) -> anyhow::Result<ExitCode> {
     }
     let mut out = tokio::io::stdout();
     if args.follow {
-        follower.to_the_end(&mut out).await?;
+        follower.until_the_end(&mut out).await?;
     } else {
         follower.catch_up(&mut out).await?;
     }

@@ -6,17 +6,24 @@ use crate::{
     args::OutputsArgs,
     client::Client,
     download,
-    ui::{bytes, print, print_json, table},
+    ui::{bytes, hint, print, print_json, say, table},
 };
 
 /// Lists a run's output files, or downloads them with `--outdir`.
 pub(crate) async fn outputs(args: OutputsArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(&args.server, None)?;
-    let files = client.outputs(&args.run_id).await?;
+    let Some(files) = client.outputs(&args.run_id).await? else {
+        // Whether it is the run that is unknown.
+        client.state(&args.run_id).await?;
+        return Err(hint(
+            "the server does not list output files",
+            format!("`stepwes status {}` shows the run's outputs", args.run_id),
+        ));
+    };
     if let Some(outdir) = &args.outdir {
         download::download(&client, &files, outdir, |_| ()).await?;
         let total: u64 = files.iter().map(|file| file.size).sum();
-        eprintln!("{} files, {}, in {}", files.len(), bytes(total), outdir.display());
+        say(&format!("{} files, {}, in {}", files.len(), bytes(total), outdir.display()));
     }
     if args.server.json {
         print_json(&files)?;

@@ -5,13 +5,21 @@ use std::{
     io::{IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anyhow::Context as _;
+use futures::TryStreamExt as _;
 use serde_json::{Value, json};
 use stepwes_core::wes::OutputEntry;
 use stepwes_local::Server;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 
 use crate::{
     args::RunArgs,
@@ -31,39 +39,89 @@ const CANCELED: u8 = 130;
 /// How many lines of a failed engine's log are shown.
 const LAST_LINES: usize = 20;
 
+/// How much of the end of its log is read for them.
+const LAST_BYTES: u64 = 64 << 10;
+
+/// Every how many looks at an unchanged state the tasks are looked at: they may be many pages.
+const LOOKS_PER_TASKS: u32 = 4;
+
 /// Runs a workflow to its end.
 pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let submission = Submission::read(&args.workflow)?;
-    let embedded = match args.server.url {
+    let embedded = match args.server.url() {
         Some(_) => None,
         None => Some(serve::embedded(&args.embedded).await?),
     };
     let client = Client::new(&args.server, embedded.as_ref().map(Server::url))?;
-    let result = submitted(&args, &client, &submission).await;
+    let mut interrupts = Interrupts::new()?;
+    let result = tokio::select! {
+        submitted = client.submit(&submission) => match submitted {
+            Ok(run_id) => {
+                let further = match embedded {
+                    Some(_) => format!("`stepwes serve --dir {}` takes it to its end", args.embedded.dir.display()),
+                    None => format!("`stepwes status {run_id}` shows it"),
+                };
+                interrupts.say_at_the_end(format!("run {run_id} goes on; {further}"));
+                submitted_run(&args, &client.patient(), &run_id, &further, &mut interrupts)
+                    .await
+                    .with_context(|| format!("run {run_id} was submitted, and may go on; {further}"))
+            }
+            Err(error) => Err(error),
+        },
+        () = interrupts.next() => {
+            ui::say("interrupted while the run was being submitted; `stepwes list` shows whether it was");
+            Ok(ExitCode::from(CANCELED))
+        }
+    };
     if let Some(server) = embedded {
-        let left = server.shutdown().await;
-        serve::say_left(&left, &args.embedded.dir);
+        tokio::select! {
+            left = server.shutdown() => serve::say_left(&left, &args.embedded.dir),
+            () = interrupts.next() => return Ok(ExitCode::from(CANCELED)),
+        }
     }
     result
 }
 
-async fn submitted(
+/// Watches a submitted run, and gives its results; `further` says how to see more of it.
+async fn submitted_run(
     args: &RunArgs,
     client: &Client,
-    submission: &Submission,
+    run_id: &str,
+    further: &str,
+    interrupts: &mut Interrupts,
 ) -> anyhow::Result<ExitCode> {
-    let run_id = client.submit(submission).await?;
     let mut progress = Progress::new(args.server.json);
     let style = Style::of_stderr();
     progress.say(&format!("{} {run_id} at {}", style.paint(Colour::Bold, "run"), client.base()));
-    let watched = watch(args, client, &run_id, &mut progress).await?;
-    let Some(state) = watched else {
-        progress.say(&format!("the run goes on; `stepwes status {run_id}` shows it"));
-        return Ok(ExitCode::from(CANCELED));
+    let state = match watch(args, client, run_id, &mut progress, interrupts).await? {
+        Watched::Ended(state) => state,
+        Watched::Left(state) => {
+            progress.say(&format!("the run goes on; {further}"));
+            if args.server.json {
+                print_json(&json!({"run_id": run_id, "state": state}))?;
+            }
+            return Ok(ExitCode::from(CANCELED));
+        }
     };
-    progress.finish(&state, &run_id);
-    let run = client.run(&run_id).await?;
-    if state.0 == "COMPLETE" {
+    progress.finish(&state, run_id);
+    tokio::select! {
+        code = results(args, client, run_id, style) => code,
+        () = interrupts.next() => {
+            ui::say(&format!("interrupted: run {run_id} is {}; {further}", state.0));
+            Ok(ExitCode::from(CANCELED))
+        }
+    }
+}
+
+/// Fetches and prints what a run that has ended came to.
+async fn results(
+    args: &RunArgs,
+    client: &Client,
+    run_id: &str,
+    style: Style,
+) -> anyhow::Result<ExitCode> {
+    let run = client.run(run_id).await?;
+    if run.state.0 == "COMPLETE" {
         let outputs = fetch_outputs(args, client, &run).await?;
         print_json(&if args.server.json { finished(&run, &outputs) } else { outputs })?;
     } else {
@@ -86,68 +144,120 @@ fn finished(run: &RunView, outputs: &Value) -> Value {
     })
 }
 
-/// Watches the run to its end; `None` when the person went away from it.
+/// How watching a run ended.
+enum Watched {
+    /// The run has ended so.
+    Ended(State),
+    /// The person went away from it, when it was so.
+    Left(State),
+}
+
+/// Watches the run to its end.
 async fn watch(
     args: &RunArgs,
     client: &Client,
     run_id: &str,
     progress: &mut Progress,
-) -> anyhow::Result<Option<State>> {
+    interrupts: &mut Interrupts,
+) -> anyhow::Result<Watched> {
     let mut follower = args.follow.then(|| Follower::new(client, run_id, false));
-    let mut interrupts = Interrupts::new()?;
     let mut pauses = Pauses::new();
-    let mut before = (State(String::new()), 0);
+    let mut state = State("UNKNOWN".to_owned());
+    let mut tasks = Vec::new();
+    let mut looks = 0;
     loop {
         let look = async {
-            let state = client.state(run_id).await?;
-            let tasks = client.tasks(run_id).await.unwrap_or_default();
-            anyhow::Ok((state, tasks))
+            let now = client.state(run_id).await?;
+            let counted = if now != state || looks % LOOKS_PER_TASKS == 0 {
+                client.tasks(run_id).await.unwrap_or_default()
+            } else {
+                tasks.clone()
+            };
+            anyhow::Ok((now, counted))
         };
-        let (state, tasks) = tokio::select! {
+        let (now, counted) = tokio::select! {
             looked = look => looked?,
-            () = interrupts.next() => match ask(client, run_id, progress, &mut interrupts).await? {
+            () = interrupts.next() => match ask(client, run_id, progress, interrupts).await? {
                 Answer::Wait => continue,
-                Answer::Leave => return Ok(None),
+                Answer::Leave => return Ok(Watched::Left(state)),
             },
         };
-        let now = (state.clone(), tasks.len());
-        if now != before {
+        looks += 1;
+        if now != state || counted.len() != tasks.len() {
             pauses.reset();
-            before = now;
         }
+        (state, tasks) = (now, counted);
         progress.update(&state, &tasks);
         if let Some(follower) = &mut follower {
             let mut new = Vec::new();
             follower.catch_up(&mut new).await?;
-            // Standard error is where the engine would have written it.
-            progress
-                .suspend(|| std::io::stderr().write_all(&new))
-                .context("the log cannot be shown")?;
+            // Standard error is where the engine would have written it. The run is worth its end
+            // also when nobody reads that any more.
+            progress.suspend(|| {
+                let _ = std::io::stderr().write_all(&new);
+            });
         }
         if state.is_terminal() {
-            return Ok(Some(state));
+            return Ok(Watched::Ended(state));
         }
         tokio::select! {
             () = pauses.next() => {}
-            () = interrupts.next() => if let Answer::Leave = ask(client, run_id, progress, &mut interrupts).await? {
-                return Ok(None);
+            () = interrupts.next() => if let Answer::Leave = ask(client, run_id, progress, interrupts).await? {
+                return Ok(Watched::Left(state));
             },
         }
     }
 }
 
-/// Ctrl-C, kept until somebody looks: one that comes between two looks is not lost.
-struct Interrupts(Signal);
+/// Ctrl-C, kept until somebody looks. A second one, before the first has been settled, ends the
+/// command at once.
+struct Interrupts {
+    received: mpsc::UnboundedReceiver<()>,
+    unsettled: Arc<AtomicBool>,
+    last_words: Arc<OnceLock<String>>,
+}
 
 impl Interrupts {
     fn new() -> anyhow::Result<Self> {
-        signal(SignalKind::interrupt()).map(Self).context("interrupts cannot be listened for")
+        let mut signal =
+            signal(SignalKind::interrupt()).context("interrupts cannot be listened for")?;
+        let (sender, received) = mpsc::unbounded_channel();
+        let unsettled = Arc::new(AtomicBool::new(false));
+        let last_words = Arc::new(OnceLock::new());
+        let interrupts = Self {
+            received,
+            unsettled: Arc::clone(&unsettled),
+            last_words: Arc::clone(&last_words),
+        };
+        tokio::spawn(async move {
+            while signal.recv().await.is_some() {
+                if unsettled.swap(true, Ordering::SeqCst) || sender.send(()).is_err() {
+                    if let Some(words) = last_words.get() {
+                        ui::say(&format!("\n{words}"));
+                    }
+                    std::process::exit(i32::from(CANCELED));
+                }
+            }
+        });
+        Ok(interrupts)
     }
 
+    /// What to say when an interrupt ends the command at once.
+    fn say_at_the_end(&self, words: String) {
+        // Only the first submission has a run, and there is one.
+        let _ = self.last_words.set(words);
+    }
+
+    /// The next interrupt.
     async fn next(&mut self) {
-        if self.0.recv().await.is_none() {
+        if self.received.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// The last one was for nothing: the next asks again.
+    fn settle(&self) {
+        self.unsettled.store(false, Ordering::SeqCst);
     }
 }
 
@@ -163,48 +273,74 @@ async fn ask(
     client: &Client,
     run_id: &str,
     progress: &Progress,
-    interrupts: &mut Interrupts,
+    interrupts: &Interrupts,
 ) -> anyhow::Result<Answer> {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         progress.say("interrupted: cancelling the run");
         client.cancel(run_id).await?;
         return Ok(Answer::Wait);
     }
-    progress.suspend(|| eprint!("\nCancel the run? [y]es, [n]o, [l]eave it running: "));
-    let line = tokio::task::spawn_blocking(|| {
+    progress.stand(true);
+    progress.suspend(|| {
+        let _ = std::io::stderr().write_all(b"\nCancel the run? [y]es, [n]o, [l]eave it running: ");
+    });
+    let answer = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
         std::io::stdin().read_line(&mut line).map(|_| line)
-    });
-    let answer = tokio::select! {
-        line = line => line.context("the answer cannot be read")?.context("the answer cannot be read")?,
-        () = interrupts.next() => "l".to_owned(),
-    };
+    })
+    .await
+    .context("the answer cannot be read")?
+    .context("the answer cannot be read")?;
+    progress.stand(false);
     match answer.trim().to_lowercase().as_str() {
         "y" | "yes" => {
             client.cancel(run_id).await?;
             Ok(Answer::Wait)
         }
         "l" | "leave" => Ok(Answer::Leave),
-        _ => Ok(Answer::Wait),
+        _ => {
+            interrupts.settle();
+            Ok(Answer::Wait)
+        }
     }
 }
 
-/// Downloads the output files, and gives the output object with their local places.
+/// Downloads the output files, and gives the output object with their local places. A server that
+/// is not stepwes hands out no files: they stay where it put them.
 async fn fetch_outputs(args: &RunArgs, client: &Client, run: &RunView) -> anyhow::Result<Value> {
-    let mut outputs = run.outputs.clone();
+    let mut outputs = whole_outputs(client, run).await?;
     if args.no_download {
         return Ok(outputs);
     }
-    let files = client.outputs(&run.run_id).await?;
+    let Some(files) = client.outputs(&run.run_id).await? else {
+        ui::say("warning: the server hands out no output files; they stay where `location` says");
+        return Ok(outputs);
+    };
     let total: u64 = files.iter().map(|file| file.size).sum();
     download::download(client, &files, &args.outdir, |_| ()).await?;
     if !args.server.json {
-        eprintln!("{} files, {}, in {}", files.len(), bytes(total), args.outdir.display());
+        ui::say(&format!("{} files, {}, in {}", files.len(), bytes(total), args.outdir.display()));
     }
     let outdir =
         std::path::absolute(&args.outdir).context("the output folder has no absolute path")?;
     localise(&mut outputs, &places(&files, &outdir)?);
     Ok(outputs)
+}
+
+/// The output object, also when it was too large for the run: then `outputs` says where it is.
+async fn whole_outputs(client: &Client, run: &RunView) -> anyhow::Result<Value> {
+    let pointer = run
+        .outputs
+        .as_object()
+        .filter(|outputs| outputs.len() == 1)
+        .and_then(|outputs| outputs.get("outputs.json")?.get("url")?.as_str());
+    match pointer {
+        Some(url) => {
+            let collected = client.json(url).await.context("the outputs cannot be read")?;
+            collected.get("outputs").cloned().context("outputs.json holds no outputs")
+        }
+        None => Ok(run.outputs.clone()),
+    }
 }
 
 /// Where each location was downloaded to; folders above files too.
@@ -251,23 +387,36 @@ fn localise(value: &mut Value, places: &HashMap<String, PathBuf>) {
 
 /// Says why a run did not end well: its reasons, and the end of the engine's log.
 async fn explain(args: &RunArgs, client: &Client, run: &RunView, style: Style) {
-    if !args.follow && run.run_log.exit_code.is_some() {
-        let mut log = Vec::new();
-        let mut follower = Follower::new(client, &run.run_id, false);
-        match follower.catch_up(&mut log).await {
-            Ok(_) => {
-                let text = String::from_utf8_lossy(&log);
-                let lines: Vec<_> = text.lines().collect();
-                for line in &lines[lines.len().saturating_sub(LAST_LINES)..] {
-                    eprintln!("{} {}", style.paint(Colour::Dim, "│"), ui::printable(line));
+    if let (false, Some(_), Some(url)) = (args.follow, run.run_log.exit_code, &run.run_log.stderr) {
+        match last_lines(client, url).await {
+            Ok(lines) => {
+                for line in lines {
+                    let line = ui::printable(&line);
+                    ui::say(&format!("{} {line}", style.paint(Colour::Dim, "│")));
                 }
             }
-            Err(error) => eprintln!("the engine's log cannot be shown: {error:#}"),
+            Err(error) => ui::say(&format!("the engine's log cannot be shown: {error:#}")),
         }
     }
     for reason in run.run_log.system_logs.iter().flatten() {
-        eprintln!("{} {}", style.paint(Colour::Red, "reason:"), ui::printable(reason));
+        let reason = ui::printable(reason);
+        ui::say(&format!("{} {reason}", style.paint(Colour::Red, "reason:")));
     }
+}
+
+/// The last lines of a log.
+async fn last_lines(client: &Client, url: &str) -> anyhow::Result<Vec<String>> {
+    let Some(response) = client.log_end(url, LAST_BYTES).await? else { return Ok(Vec::new()) };
+    let keep = usize::try_from(LAST_BYTES)?;
+    let mut end = Vec::new();
+    let mut chunks = response.bytes_stream();
+    while let Some(chunk) = chunks.try_next().await.map_err(reqwest::Error::without_url)? {
+        end.extend_from_slice(&chunk);
+        end.drain(..end.len().saturating_sub(keep));
+    }
+    let text = String::from_utf8_lossy(&end);
+    let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    Ok(lines[lines.len().saturating_sub(LAST_LINES)..].to_vec())
 }
 
 /// The engine's exit code where there is one.
