@@ -450,6 +450,18 @@ def test_each_file_is_tried_again_and_names_do_not_collide(against, foreign, tmp
     assert not [path.name for path in (tmp_path / "again").iterdir() if path.name.startswith(".")]
 
 
+def test_cancel_tries_every_run_and_reports_each(against, foreign):
+    for run in ["r1", "r2"]:
+        foreign.answers["POST", f"/runs/{run}/cancel"] = [(200, {"run_id": run})]
+        foreign.answers["GET", f"/runs/{run}/status"] = [(200, {"run_id": run, "state": "CANCELING"})]
+    done = against("cancel", "r1", "gone", "r2")
+    assert done.returncode == 1 and "gone" in done.stderr
+    assert done.stdout.splitlines() == ["CANCELING r1", "CANCELING r2"]
+    done = against("cancel", "r1", "gone", "--json")
+    answer = json.loads(done.stdout)
+    assert done.returncode == 1 and answer[0]["state"] == "CANCELING" and answer[1]["error"]
+
+
 BASIC = "Basic " + base64.b64encode(b"me:a:b").decode()
 
 
