@@ -374,7 +374,7 @@ def test_another_wes_keeps_the_files_and_run_prints_where(against, foreign):
 
 def test_a_passing_failure_ends_nothing(against, foreign):
     busy = (503, {"msg": "busy"}, {"Retry-After": "0"})
-    foreign.answers["POST", "/runs"] = [breaks, busy, (200, {"run_id": "r1"})]
+    foreign.answers["POST", "/runs"] = [busy, busy, (200, {"run_id": "r1"})]
     foreign.answers["GET", "/runs/r1/status"][1:1] = [breaks, busy, (502, b"bad gateway"), (429, b""), (504, b"")]
     foreign.answers["GET", "/runs/r1"].insert(0, busy)
     done = against("run", "x.cwl")
@@ -383,6 +383,29 @@ def test_a_passing_failure_ends_nothing(against, foreign):
     assert len(keys) == 1 and None not in keys and len(foreign.asked("POST", "/runs")) == 3
     against("submit", "x.cwl")
     assert foreign.asked("POST", "/runs")[3][0]["Idempotency-Key"] not in keys
+
+
+def test_a_submission_that_may_have_arrived_is_repeated_only_under_a_key_of_ones_own(against, foreign):
+    foreign.answers["POST", "/runs"] = [breaks, (504, b""), (200, {"run_id": "r1"})]
+    done = against("submit", "x.cwl")
+    (asked,) = foreign.asked("POST", "/runs")
+    assert done.returncode == 1 and not done.stdout
+    assert f"--idempotency-key {asked[0]['Idempotency-Key']}" in done.stderr
+    foreign.answers["POST", "/runs"] = [breaks, (504, b""), (200, {"run_id": "r1"})]
+    assert against("submit", "x.cwl", "--idempotency-key", "mine").stdout == "r1\n"
+    assert [headers["Idempotency-Key"] for headers, _ in foreign.asked("POST", "/runs")[1:]] == ["mine"] * 3
+
+
+def test_credentials_go_to_the_server_that_they_are_for_and_to_no_other(against, foreign):
+    other = Foreign()
+    threading.Thread(target=other.server.serve_forever, daemon=True).start()
+    other.answers["GET", "/log"] = [(200, b"logged\n")]
+    foreign.runs(["COMPLETE"], run_log={"stderr": f"{other.url}/log"})
+    done = against("logs", "r1", "--token", "secret")
+    other.server.shutdown()
+    assert done.stdout == "logged\n"
+    assert other.asked("GET", "/log")[0][0]["Authorization"] is None
+    assert foreign.asked("GET", "/runs/r1")[0][0]["Authorization"] == "Bearer secret"
 
 
 def test_an_error_after_the_submission_names_the_run(against, foreign):

@@ -159,15 +159,17 @@ struct Failure {
     error: anyhow::Error,
     /// How long to wait at least before another try, when one may go better.
     again: Option<Duration>,
+    /// Whether it may have had its effect all the same.
+    unsure: bool,
 }
 
 impl Failure {
     fn for_good(error: impl Into<anyhow::Error>) -> Self {
-        Self { error: error.into(), again: None }
+        Self { error: error.into(), again: None, unsure: false }
     }
 
     fn passing(error: impl Into<anyhow::Error>) -> Self {
-        Self { error: error.into(), again: Some(Duration::ZERO) }
+        Self { error: error.into(), again: Some(Duration::ZERO), unsure: false }
     }
 }
 
@@ -213,9 +215,13 @@ impl Client {
         &self.base
     }
 
+    /// A request with the credentials, when it goes to the server that they are for: the URLs that
+    /// a server hands out may lead anywhere.
     fn request(&self, method: Method, url: &str) -> RequestBuilder {
         let request = self.http.request(method, url);
+        let origin = |url: &str| url::Url::parse(url).ok().map(|url| url.origin());
         match &self.auth {
+            _ if origin(url) != origin(&self.base) => request,
             Auth::None => request,
             Auth::Bearer(token) => request.bearer_auth(token),
             Auth::Basic { name, password } => request.basic_auth(name, Some(password)),
@@ -254,10 +260,15 @@ impl Client {
                 let settled = error.is_builder() || error.is_redirect() || error.is_body();
                 let error = anyhow::Error::new(error.without_url())
                     .context(format!("the request to {} failed", self.base));
-                if settled { Failure::for_good(error) } else { Failure::passing(error) }
+                if settled {
+                    Failure::for_good(error)
+                } else {
+                    Failure { unsure: true, ..Failure::passing(error) }
+                }
             }
         })?;
-        if !matches!(response.status().as_u16(), 429 | 502 | 503 | 504) {
+        let status = response.status().as_u16();
+        if !matches!(status, 429 | 502 | 503 | 504) {
             return Ok(response);
         }
         let after = response
@@ -265,7 +276,9 @@ impl Client {
             .get(header::RETRY_AFTER)
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
             .map_or(Duration::ZERO, Duration::from_secs);
-        Err(Failure { error: self.refusal(response).await, again: Some(after) })
+        // A gateway's words: what is behind it may have done it.
+        let unsure = matches!(status, 502 | 504);
+        Err(Failure { error: self.refusal(response).await, again: Some(after), unsure })
     }
 
     /// The answer if it is no refusal.
@@ -404,8 +417,8 @@ impl Client {
         Ok(())
     }
 
-    /// `POST /runs`; gives the run's id. It is repeated as reading is: with its key, the same
-    /// submission is the same run.
+    /// `POST /runs`; gives the run's id. A submission that may have arrived is only repeated under a
+    /// key that the caller chose: not every server knows keys, and a second run would be another.
     pub(crate) async fn submit(&self, submission: &Submission) -> anyhow::Result<String> {
         let key = match &submission.idempotency_key {
             Some(key) => key.clone(),
@@ -419,7 +432,18 @@ impl Client {
                     .request(Method::POST, &url)
                     .header("Idempotency-Key", &key)
                     .multipart(form);
-                body(self.accepted(self.attempt(request).await?).await?).await
+                let sent = async {
+                    body(self.accepted(self.attempt(request).await?).await?).await
+                };
+                sent.await.map_err(|failure| match failure {
+                    Failure { unsure: true, error, .. } if submission.idempotency_key.is_none() => {
+                        Failure::for_good(hint(
+                            format!("{error:#}; the run may have been submitted all the same"),
+                            format!("look with `stepwes list`; --idempotency-key {key} submits it again as the same run, on servers that know keys (stepwes does)"),
+                        ))
+                    }
+                    failure => failure,
+                })
             })
             .await?;
         let answer: RunIdResponse =
@@ -568,7 +592,7 @@ async fn form(submission: &Submission) -> anyhow::Result<multipart::Form> {
 async fn body(response: Response) -> Result<Vec<u8>, Failure> {
     let body = response.bytes().await.map_err(|error| {
         let error = anyhow::Error::new(error.without_url());
-        Failure::passing(error.context("the server's answer broke off"))
+        Failure { unsure: true, ..Failure::passing(error.context("the server's answer broke off")) }
     })?;
     Ok(body.into())
 }
