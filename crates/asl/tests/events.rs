@@ -123,6 +123,22 @@ fn the_outcome_of_a_timed_out_task_is_ignored_while_its_retry_runs() {
 }
 
 #[test]
+fn the_time_out_of_a_task_that_waits_for_its_host_runs_from_when_it_begins() {
+    let machine = machine("T", &json!({"T": with(task(), "TimeoutSeconds", json!(5))}));
+    let mut execution = start(&machine);
+    let id = only(&execution.poll(&machine, now()));
+    assert_eq!(execution.task_queued(id), Receipt::Accepted);
+    assert_eq!(execution.next_wake(), None);
+    assert_eq!(execution.poll(&machine, after(1000)), []);
+    assert_eq!(execution.task_begun(id, after(1000)), Receipt::Accepted);
+    assert_eq!(execution.next_wake(), Some(after(1005)));
+    assert_eq!(execution.poll(&machine, after(1004)), []);
+    assert_eq!(execution.poll(&machine, after(1005)), [Command::CancelTask { id }]);
+    assert_eq!(execution.task_begun(id, after(1006)), Receipt::Ignored);
+    assert_eq!(execution.task_queued(id), Receipt::Ignored);
+}
+
+#[test]
 fn an_outcome_told_before_the_time_out_was_noticed_counts() {
     let machine = machine("T", &json!({"T": with(task(), "TimeoutSeconds", json!(5))}));
     let mut execution = start(&machine);

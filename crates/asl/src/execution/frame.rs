@@ -90,6 +90,12 @@ impl TaskRun {
         self.heartbeat_deadline = seconds.map(|seconds| now + seconds);
     }
 
+    /// Starts its time-out over.
+    pub(super) fn begin(&mut self, at: DateTime<Utc>) {
+        let seconds = self.timeout_seconds.map(|s| TimeDelta::seconds(i64::from(s)));
+        self.deadline = seconds.map(|seconds| at + seconds);
+    }
+
     pub(super) fn running(&self, state: &str) -> RunningTask {
         RunningTask {
             id: self.id,

@@ -301,10 +301,25 @@ impl Execution {
 
     /// A task is alive: its heartbeat time-out starts over.
     pub fn task_heartbeat(&mut self, id: TaskId, now: DateTime<Utc>) -> Receipt {
+        self.with_task(id, |task| task.beat(now))
+    }
+
+    /// A task waits until the host has room for it: its time-out does not run before
+    /// [`Self::task_begun`].
+    pub fn task_queued(&mut self, id: TaskId) -> Receipt {
+        self.with_task(id, |task| task.deadline = None)
+    }
+
+    /// A task that waited has begun at `at`: its time-out runs from then on.
+    pub fn task_begun(&mut self, id: TaskId, at: DateTime<Utc>) -> Receipt {
+        self.with_task(id, |task| task.begin(at))
+    }
+
+    fn with_task(&mut self, id: TaskId, change: impl FnOnce(&mut TaskRun)) -> Receipt {
         let task = self.root.as_mut().and_then(|root| root.find(id)).and_then(Frame::task_mut);
         match task {
             Some(task) => {
-                task.beat(now);
+                change(task);
                 Receipt::Accepted
             }
             None => Receipt::Ignored,
