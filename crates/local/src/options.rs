@@ -130,7 +130,7 @@ pub enum ServeError {
         host: String,
     },
     /// The program of the engine task is not there.
-    #[error("cannot find the engine task's program {}\nInstall stepwes-engine beside stepwes, or name it with --engine", path.display())]
+    #[error("cannot find the engine task's program {}\nThe programs stepwes-engine and stepwes must lie in the same folder: install both there", path.display())]
     NoEngine {
         /// Where it was looked for.
         path: PathBuf,

@@ -95,7 +95,9 @@ async fn an_engine_task_that_is_not_there_is_named() {
         ..options(folder.path(), "exit 0")
     })
     .await;
-    assert!(error.to_string().contains(&missing.display().to_string()), "{error}");
+    let told = error.to_string();
+    assert!(told.contains(&missing.display().to_string()), "{told}");
+    assert!(told.contains("same folder") && !told.contains("--"), "{told}");
 }
 
 #[tokio::test]
