@@ -4,11 +4,12 @@
 //! SQLite in WAL mode with `synchronous = NORMAL`: a killed process loses nothing, a power cut may
 //! lose the last moments but never corrupts.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use crate::{
@@ -29,7 +30,12 @@ CREATE TABLE IF NOT EXISTS executions (
     output TEXT,
     error TEXT,
     cause TEXT,
-    state TEXT
+    state TEXT,
+    definition TEXT
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS definitions (
+    hash TEXT PRIMARY KEY,
+    text TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS running_executions ON executions (name) WHERE status = 'RUNNING';
 CREATE TABLE IF NOT EXISTS tasks (
@@ -75,6 +81,8 @@ pub(crate) struct ExecutionRow {
     pub(crate) cause: Option<String>,
     /// The interpreter's state as JSON while it runs.
     pub(crate) state: Option<String>,
+    /// The definition of its state machine, which it keeps whatever machine later servers have.
+    pub(crate) definition: Option<Arc<str>>,
 }
 
 /// A row of `temporary_credentials`.
@@ -102,6 +110,7 @@ impl Ledger {
         // KiB, negative by SQLite's convention.
         connection.pragma_update(None, "cache_size", -1024)?;
         connection.execute_batch(SCHEMA)?;
+        add_missing_column(&connection)?;
         Ok(Self(Worker::start("stepwes-ledger", connection)?))
     }
 
@@ -118,19 +127,32 @@ impl Ledger {
         row: ExecutionRow,
     ) -> Result<Option<ExecutionRow>, LedgerError> {
         self.call(move |db| {
+            let db = db.transaction()?;
+            let definition = row.definition.as_deref().map(|text| (hash(text), text));
+            if let Some((hash, text)) = &definition {
+                db.prepare_cached(
+                    "INSERT INTO definitions VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+                )?
+                .execute(params![hash, text])?;
+            }
             let added = db
                 .prepare_cached(
-                    "INSERT INTO executions (name, input, status, started_at, state)
-                     VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+                    "INSERT INTO executions (name, input, status, started_at, state, definition)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
                 )?
                 .execute(params![
                     row.name,
                     row.input,
                     row.status,
                     row.started_at.timestamp_millis(),
-                    row.state
+                    row.state,
+                    definition.map(|(hash, _)| hash)
                 ])?;
-            if added == 1 { Ok(None) } else { find_execution(db, &row.name) }
+            if added == 0 {
+                return find_execution(&db, &row.name);
+            }
+            db.commit()?;
+            Ok(None)
         })
         .await
     }
@@ -301,7 +323,24 @@ impl Ledger {
 }
 
 const SELECT_EXECUTION: &str = "SELECT name, input, status, started_at, stopped_at, output, error,
-    cause, state FROM executions";
+    cause, state, text FROM executions LEFT JOIN definitions ON definition = hash";
+
+/// Ledgers were made without the definitions of their executions.
+fn add_missing_column(db: &Connection) -> rusqlite::Result<()> {
+    let is_there: bool = db.query_row(
+        "SELECT count(*) FROM pragma_table_info('executions') WHERE name = 'definition'",
+        [],
+        |row| row.get(0),
+    )?;
+    if is_there {
+        return Ok(());
+    }
+    db.execute_batch("ALTER TABLE executions ADD COLUMN definition TEXT")
+}
+
+fn hash(text: &str) -> String {
+    hex::encode(Sha256::digest(text))
+}
 
 fn find_execution(db: &Connection, name: &str) -> Result<Option<ExecutionRow>, LedgerError> {
     let mut query = db.prepare_cached(&format!("{SELECT_EXECUTION} WHERE name = ?1"))?;
@@ -321,6 +360,7 @@ fn read_execution(row: &Row<'_>) -> rusqlite::Result<ExecutionRow> {
         error: row.get(6)?,
         cause: row.get(7)?,
         state: row.get(8)?,
+        definition: row.get::<_, Option<String>>(9)?.map(Arc::from),
     })
 }
 

@@ -15,6 +15,7 @@ use tower::ServiceExt as _;
 use crate::{
     ecs::Ecs,
     gateway::{as_signed, is_presigned},
+    life::Life,
     s3::S3Endpoint,
 };
 
@@ -24,6 +25,7 @@ pub(crate) struct Public {
     pub(crate) router: RwLock<Router>,
     pub(crate) s3: S3Endpoint,
     pub(crate) ecs: Arc<Ecs>,
+    pub(crate) life: Life,
     pub(crate) guard: Guard,
     /// The URL that presigned URLs are signed for, whichever the caller used.
     pub(crate) presign_url: String,
@@ -55,22 +57,24 @@ impl Public {
             .then(|| canceled_run(request.uri().path()))
             .flatten();
         let router = self.router.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let response = match router.oneshot(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
+        let Some(run) = canceled else { return answer(router, request).await };
+        let ecs = Arc::clone(&self.ecs);
+        // Not cut short by a caller who hangs up: a run that is being cancelled must not start.
+        let whole = async move {
+            let response = answer(router, request).await;
+            if response.status().is_success()
+                && let Err(error) = ecs.stop_waiting(&run, "the run is being cancelled").await
+            {
+                // reconcile stops it later.
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    run,
+                    "a waiting task was not stopped"
+                );
+            }
+            response
         };
-        if response.status().is_success()
-            && let Some(run) = canceled
-            && let Err(error) = self.ecs.stop_waiting(&run, "the run is being cancelled").await
-        {
-            // reconcile stops it later.
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                run,
-                "a waiting task was not stopped"
-            );
-        }
-        response
+        self.life.whole(whole).await
     }
 
     /// A redirect to a presigned URL goes to where the caller found us. The signature is for
@@ -85,6 +89,13 @@ impl Public {
         if let Some(location) = presigned.and_then(|url| HeaderValue::from_str(&url).ok()) {
             headers.insert(header::LOCATION, location);
         }
+    }
+}
+
+async fn answer(router: Router, request: Request<Body>) -> Response<Body> {
+    match router.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
     }
 }
 

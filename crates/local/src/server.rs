@@ -45,6 +45,9 @@ use crate::{
 const REQUESTS_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the tasks' requests have: they are repeated to the next server.
 const TASKS_PATIENCE: Duration = Duration::from_millis(500);
+/// How long an engine that has ended waits with its finished work for a server to take it: one may
+/// well be started again only after a holiday.
+const TASKS_WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How often expired items are deleted.
 const SWEEP_EVERY: Duration = Duration::from_secs(300);
 /// How often stopped tasks are forgotten.
@@ -138,9 +141,9 @@ pub async fn start(options: ServeOptions) -> Result<Server, ServeError> {
         stop_timeout: options.stop_timeout,
     };
     let ecs = Ecs::load(Arc::clone(&ledger), definition, life.clone()).await.map_err(in_ledger)?;
-    let machine = states::run_machine().map_err(|error| ServeError::Internal(error.into()))?;
+    let definition = states::run_machine().map_err(|error| ServeError::Internal(error.into()))?;
     let states = States::load(
-        machine,
+        definition,
         ledger,
         Arc::clone(&ecs),
         Arc::clone(&functions),
@@ -174,6 +177,7 @@ pub async fn start(options: ServeOptions) -> Result<Server, ServeError> {
         router: RwLock::new(functions::api(&aws, &options, found.engines, &url)),
         s3,
         ecs: Arc::clone(&ecs),
+        life: life.clone(),
         guard: Guard::new(&options.host, options.public_url.as_deref()),
         presign_host: HeaderValue::from_str(presign_host)
             .map_err(|error| ServeError::Internal(error.into()))?,
@@ -447,6 +451,7 @@ fn task_environment(
     set(env::S3_PATH_STYLE, "true".into());
     set(env::CONTAINER, options.container.clone().into());
     set(env::STOP_GRACE, options.stop_grace.as_secs().to_string().into());
+    set(env::PATIENCE, TASKS_WAIT.as_secs().to_string().into());
     environment
 }
 

@@ -81,6 +81,7 @@ async fn a_task_runs_with_its_environment_and_nothing_of_the_servers() {
     let has = |line: &str| environment.lines().any(|there| there.starts_with(line));
     assert!(has("STEPWES_RUN_ID=a run") && has("STEPWES_BUCKET=runs"), "{environment}");
     assert!(has("STEPWES_CONTAINER=none"), "an override wins: {environment}");
+    assert!(has("STEPWES_PATIENCE_SECONDS=604800"), "{environment}");
     assert!(has(&format!("AWS_ENDPOINT_URL={}", rig.server.internal_url())), "{environment}");
     assert!(has("ECS_CONTAINER_METADATA_URI_V4=http://127.0.0.1:"), "{environment}");
     assert!(!environment.contains("CARGO"), "{environment}");
@@ -111,6 +112,25 @@ async fn a_program_that_cannot_be_started_is_a_task_that_failed_to_start() {
 }
 
 #[tokio::test]
+async fn a_program_that_cannot_be_started_yet_is_started_later() {
+    let rig = serve("exit 0").await;
+    let ecs = rig.server.aws().ecs();
+    // Nothing that is open for writing can be executed: as when it is being replaced.
+    let program = fs::OpenOptions::new().append(true).open(rig.folder.path().join("engine"));
+    let program = program.expect("opened");
+    let task = started(run_task(&ecs, &[])).await;
+    let alive = folder_of(&rig.server, &task).join("alive");
+    let tried_at = || fs::metadata(&alive).and_then(|found| found.modified()).ok();
+    until("it is tried", || async { tried_at().is_some() }).await;
+    let first = tried_at();
+    until("it is tried again", || async { tried_at() != first }).await;
+    assert_eq!(describe(&ecs, &task).await.last_status(), Some("PENDING"));
+    drop(program);
+    let stopped = until_status(&ecs, &task, "STOPPED").await;
+    assert_eq!(stopped.containers()[0].exit_code(), Some(0));
+}
+
+#[tokio::test]
 async fn what_a_task_leaves_behind_is_killed_before_it_has_stopped() {
     let rig = serve("(trap '' TERM HUP; exec sleep 600) & echo $! > left; exit 0").await;
     let ecs = rig.server.aws().ecs();
@@ -134,6 +154,94 @@ async fn a_stopped_task_is_asked_first() {
     assert_eq!(stopped.containers()[0].exit_code(), Some(75));
     assert_eq!(stopped.stop_code().map(|code| code.as_str()), Some("UserInitiated"));
     assert_eq!(stopped.stopped_reason(), Some("enough"));
+}
+
+/// Makes the ledger refuse to record that `condition` holds of a task, as a full disk would.
+const REFUSE: &str = "CREATE TRIGGER refuse BEFORE UPDATE ON tasks WHEN condition
+    BEGIN SELECT RAISE(FAIL, 'refused by the test'); END";
+const ACCEPT: &str = "DROP TRIGGER refuse";
+
+#[tokio::test]
+async fn a_stop_that_was_not_recorded_is_done_when_it_is_asked_for_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = serve_with(&hold(folder.path(), "pipe"), |options| {
+        options.max_engines = NonZeroUsize::new(1);
+    })
+    .await;
+    let ecs = rig.server.aws().ecs();
+    let running = started(run_task(&ecs, &[])).await;
+    until_status(&ecs, &running, "RUNNING").await;
+    let waiting = started(run_task(&ecs, &[])).await;
+    let ledger = common::ledger(rig.server.dir());
+    ledger.execute_batch(&REFUSE.replace("condition", "1")).expect("made");
+    for task in [&waiting, &running] {
+        let key = common::key(&rig.server, "service");
+        let once = Client::new(&common::sdk(&rig.server, key));
+        let stop = once.stop_task().cluster(arn::CLUSTER).task(task);
+        assert_eq!(stop.send().await.expect_err("refused").code(), Some("ServerException"));
+    }
+    ledger.execute_batch(ACCEPT).expect("removed");
+    for task in [&waiting, &running] {
+        ecs.stop_task().cluster(arn::CLUSTER).task(task).send().await.expect("accepted");
+        until_status(&ecs, task, "STOPPED").await;
+    }
+}
+
+#[tokio::test]
+async fn a_stop_is_done_though_the_one_who_asked_hung_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = serve(&hold(folder.path(), "pipe")).await;
+    let ecs = rig.server.aws().ecs();
+    let task = started(run_task(&ecs, &[])).await;
+    until_status(&ecs, &task, "RUNNING").await;
+    let ledger = common::ledger(rig.server.dir());
+    ledger.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let stop = ecs.stop_task().cluster(arn::CLUSTER).task(&task);
+    let asking = tokio::spawn(stop.send());
+    until("the server is about to record it", || async {
+        describe(&ecs, &task).await.desired_status() == Some("STOPPED")
+    })
+    .await;
+    asking.abort();
+    assert!(asking.await.expect_err("aborted").is_cancelled());
+    ledger.execute_batch("COMMIT").expect("unlocked");
+    until_status(&ecs, &task, "STOPPED").await;
+}
+
+#[tokio::test]
+async fn a_server_goes_down_though_a_tasks_end_cannot_be_recorded() {
+    let rig = serve("exit 0").await;
+    fs::write(rig.folder.path().join("engine"), "#!/nonexistent\n").expect("written");
+    let ecs = rig.server.aws().ecs();
+    let ledger = common::ledger(rig.server.dir());
+    let refuse = REFUSE.replace("condition", "NEW.stopped_at IS NOT NULL");
+    ledger.execute_batch(&refuse).expect("made");
+    let task = started(run_task(&ecs, &[])).await;
+    until("its start fails", || async { describe(&ecs, &task).await.stop_code().is_some() }).await;
+    let down = tokio::time::timeout(Duration::from_secs(60), rig.server.shutdown()).await;
+    assert_eq!(down.expect("in time").waiting, 1);
+}
+
+#[tokio::test]
+async fn a_task_whose_stop_an_earlier_server_asked_for_has_its_time_from_when_it_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = "trap 'sleep 0.1; printf \"{\\\"exit_code\\\":75}\" > \"$STEPWES_EXIT_FILE\"; exit 75' TERM\n\
+                  : > ready; while :; do sleep 0.01; done";
+    let options = || common::options(folder.path(), script);
+    let server = stepwes_local::start(options()).await.expect("started");
+    let task = started(run_task(&server.aws().ecs(), &[])).await;
+    let ready = folder_of(&server, &task).join("ready");
+    until("the task is ready", || async { ready.exists() }).await;
+    assert_eq!(server.shutdown().await.tasks.len(), 1);
+    // As an earlier server leaves it that was killed before it could tell the task.
+    let stop = r#"{"stopping_at": "2020-01-01T00:00:00Z", "stop": {"code": "UserInitiated", "reason": "enough"}}"#;
+    common::ledger(&options().dir)
+        .execute("UPDATE tasks SET task = json_patch(task, ?1)", [stop])
+        .expect("changed");
+    let server = stepwes_local::start(options()).await.expect("started");
+    let stopped = until_status(&server.aws().ecs(), &task, "STOPPED").await;
+    assert_eq!(stopped.containers()[0].exit_code(), Some(75));
+    server.shutdown().await;
 }
 
 #[tokio::test]

@@ -231,6 +231,28 @@ async fn killed_again_and_again_at_any_moment_every_run_ends_and_none_is_run_twi
 }
 
 #[tokio::test]
+async fn an_execution_keeps_the_definition_that_it_was_started_with() {
+    let folder = prepare(&["STUB_HOLD_RUNNING"]);
+    let pipe = folder.path().join("STUB_HOLD_RUNNING").display().to_string();
+    let script = stub(&[("STUB_HOLD_RUNNING", &pipe)]);
+    let server = start(options(folder.path(), &script)).await.expect("started");
+    let run = submit(server.url()).await;
+    until_state(server.url(), &run, "RUNNING").await;
+    server.shutdown().await;
+    // As a server leaves it whose definition named that state otherwise.
+    common::ledger(&options(folder.path(), &script).dir)
+        .execute_batch(
+            "UPDATE definitions SET text = replace(text, 'INITIALIZING, RUNNING', 'Engine');
+             UPDATE executions SET state = replace(state, 'INITIALIZING, RUNNING', 'Engine');",
+        )
+        .expect("changed");
+    let server = start(options(folder.path(), &script)).await.expect("started");
+    release(folder.path(), "STUB_HOLD_RUNNING").await;
+    until_state(server.url(), &run, "COMPLETE").await;
+    server.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_server_that_is_asked_to_leaves_its_engines_running_and_says_which() {
     let folder = prepare(&["STUB_HOLD_RUNNING"]);
     let path = |name: &str| folder.path().join(name).display().to_string();

@@ -2,13 +2,15 @@
 
 mod common;
 
+use std::{collections::BTreeMap, num::NonZeroUsize};
+
 use aws_sdk_sfn::{
     Client, error::ProvideErrorMetadata as _,
     operation::describe_execution::DescribeExecutionOutput, types::ExecutionStatus,
 };
 use stepwes_local::{Server, arn};
 
-use common::{hold, serve, submit, until, until_state};
+use common::{hold, serve, serve_with, submit, until, until_state};
 
 const NAME: &str = "01890000-0000-7000-8000-000000000000";
 
@@ -94,6 +96,71 @@ async fn asked_for_many_times_at_once_an_execution_starts_once() {
     let counted = rig.server.calls();
     assert_eq!(counted["states:StartExecution"], 20);
     assert_eq!(counted["states:StateTransition"], transitions_of_one(&rig.server).await);
+}
+
+#[tokio::test]
+async fn an_execution_runs_though_the_one_who_started_it_hung_up() {
+    let rig = serve("exit 0").await;
+    let client = rig.server.aws().sfn();
+    let ledger = common::ledger(rig.server.dir());
+    ledger.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let request = client
+        .start_execution()
+        .state_machine_arn(arn::STATE_MACHINE)
+        .name(NAME)
+        .input(input(NAME));
+    let asking = tokio::spawn(request.send());
+    until("the server is about to record it", || async {
+        rig.server.calls().contains_key("states:StartExecution")
+    })
+    .await;
+    asking.abort();
+    assert!(asking.await.expect_err("aborted").is_cancelled());
+    ledger.execute_batch("COMMIT").expect("unlocked");
+    let execution = format!("{}{NAME}", arn::EXECUTION_PREFIX);
+    until("the execution ends", || async {
+        let told = client.describe_execution().execution_arn(&execution).send().await;
+        told.is_ok_and(|told| told.status() == &ExecutionStatus::Failed)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_time_of_a_run_runs_from_when_its_engine_has_its_slot() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = serve_with(&hold(folder.path(), "pipe"), |options| {
+        options.max_engines = NonZeroUsize::new(1);
+    })
+    .await;
+    let ledger = common::ledger(rig.server.dir());
+    // Of each execution whose task has been asked for, whether it has a deadline.
+    let deadlines = || -> BTreeMap<String, bool> {
+        let mut query = ledger
+            .prepare(
+                "SELECT name, state ->> '$.root.activity.Task.deadline' IS NOT NULL FROM executions
+                 WHERE status = 'RUNNING' AND state ->> '$.root.activity.Task.resource' LIKE '%ecs%'",
+            )
+            .expect("valid");
+        let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("read");
+        rows.collect::<Result<_, _>>().expect("read")
+    };
+    let runs = [submit(rig.server.url()).await, submit(rig.server.url()).await];
+    let (mut running, mut waiting) = (String::new(), String::new());
+    until("one runs and one waits", || {
+        let found = deadlines();
+        let of = |has: bool| found.iter().find(|(_, there)| **there == has).map(|(name, _)| name);
+        if let (Some(one), Some(other)) = (of(true), of(false)) {
+            (running, waiting) = (one.clone(), other.clone());
+        }
+        let done = !running.is_empty();
+        async move { done }
+    })
+    .await;
+    assert!(runs.contains(&running) && runs.contains(&waiting));
+    let execution = format!("{}{running}", arn::EXECUTION_PREFIX);
+    let client = rig.server.aws().sfn();
+    client.stop_execution().execution_arn(execution).send().await.expect("stopped");
+    until("the other runs", || async { deadlines().get(&waiting) == Some(&true) }).await;
 }
 
 /// How many transitions one execution of a run that does not exist has.

@@ -16,7 +16,7 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use stepwes_core::task::env;
-use tokio::{sync::watch, task::spawn_blocking, time::Instant};
+use tokio::{sync::watch, task::spawn_blocking};
 
 use self::{
     model::{Status, Stop, stop_code},
@@ -77,16 +77,21 @@ struct Tasks {
 /// A task that has not stopped.
 struct Live {
     task: Task,
+    /// Whether it has one of the slots.
+    has_slot: bool,
     /// Why it is to stop, once it is.
     stop: watch::Sender<Option<Stop>>,
+    /// When its process was started, once it has been.
+    started: watch::Sender<Option<DateTime<Utc>>>,
     /// Whether it has stopped.
     stopped: watch::Sender<bool>,
 }
 
 impl Live {
-    fn new(task: Task) -> Self {
-        let stop = task.stopping_at.and(task.stop.clone());
-        Self { task, stop: watch::Sender::new(stop), stopped: watch::Sender::new(false) }
+    fn new(task: Task, has_slot: bool) -> Self {
+        let stop = watch::Sender::new(task.stopping_at.and(task.stop.clone()));
+        let started = watch::Sender::new(task.started_at);
+        Self { task, has_slot, stop, started, stopped: watch::Sender::new(false) }
     }
 }
 
@@ -123,14 +128,14 @@ impl Ecs {
     }
 
     async fn take_up(self: &Arc<Self>, mut task: Task) -> Result<(), LedgerError> {
-        let found = self.look_for(&task).await?;
+        let found = self.look_for(&task).await;
         let id = task.id.clone();
         match found {
             Found::NeverStarted => {
                 task.status = Status::Provisioning;
                 let to_stop = task.stopping_at.and(task.stop.clone());
                 let mut tasks = self.tasks();
-                tasks.live.insert(id.clone(), Live::new(task));
+                tasks.live.insert(id.clone(), Live::new(task, false));
                 match to_stop {
                     None => tasks.waiting.push_back(id),
                     Some(stop) => {
@@ -147,23 +152,23 @@ impl Ecs {
                 tracing::info!(task = %id, pid = process.pid, "found a task that lives on");
                 let mut tasks = self.tasks();
                 tasks.running += 1;
-                tasks.live.insert(id.clone(), Live::new(task));
+                tasks.live.insert(id.clone(), Live::new(task, true));
                 drop(tasks);
                 let ecs = Arc::clone(self);
                 self.life.spawn(async move { ecs.watch(id, process, None).await });
             }
-            Found::Ended(pid) => {
-                tracing::info!(task = %id, pid, "a task ended while no server was there");
+            Found::Ended => {
+                tracing::info!(task = %id, "a task ended while no server was there");
                 let leader = task.process;
                 let same_boot = task.boot_id.as_deref() == Some(&self.boot_id);
                 let mut tasks = self.tasks();
                 tasks.running += 1;
-                tasks.live.insert(id.clone(), Live::new(task));
+                tasks.live.insert(id.clone(), Live::new(task, true));
                 drop(tasks);
                 let ecs = Arc::clone(self);
                 self.life.spawn(async move {
                     if same_boot {
-                        ecs.sweep_session(pid, leader).await;
+                        ecs.kill_all(&id, leader).await;
                     }
                     ecs.ended(&id, None).await;
                 });
@@ -173,21 +178,36 @@ impl Ecs {
     }
 
     /// What became of a task that an earlier server left.
-    async fn look_for(&self, task: &Task) -> Result<Found, LedgerError> {
+    async fn look_for(&self, task: &Task) -> Found {
         let folder = self.folder(&task.id);
         let known = task.process;
-        match spawn_blocking(move || process::find(&folder, known)).await {
-            Ok(found) => Ok(match (found?, known) {
-                // Somebody removed its files; it was started all the same.
-                (Found::NeverStarted, Some(process)) => Found::Ended(process.pid),
-                (found, _) => found,
-            }),
-            Err(panicked) => Err(io::Error::other(panicked).into()),
+        let found = match spawn_blocking(move || process::find(&folder, known)).await {
+            Ok(found) => found,
+            Err(panicked) => Err(io::Error::other(panicked)),
+        };
+        match (found, known) {
+            // Somebody removed its files; it was started all the same.
+            (Ok(Found::NeverStarted), Some(_)) => Found::Ended,
+            (Ok(found), _) => found,
+            (Err(error), _) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    task = task.id,
+                    "what became of a task cannot be read; it counts as ended"
+                );
+                Found::Ended
+            }
         }
     }
 
     /// Makes a task, which is started when a slot is free.
     pub(crate) async fn run(self: &Arc<Self>, task: Task) -> Result<Asked, LedgerError> {
+        let ecs = Arc::clone(self);
+        // Not cut short: a task that has been recorded gets its turn.
+        self.life.whole(async move { ecs.run_whole(task).await }).await
+    }
+
+    async fn run_whole(self: &Arc<Self>, task: Task) -> Result<Asked, LedgerError> {
         if let Some(existing) = self.ledger.add_task(task.clone()).await? {
             return Ok(if existing.is_of(&task) {
                 Asked::Existing(self.get(&existing.id).await?.unwrap_or(existing))
@@ -198,7 +218,7 @@ impl Ecs {
         {
             let mut tasks = self.tasks();
             tasks.waiting.push_back(task.id.clone());
-            tasks.live.insert(task.id.clone(), Live::new(task.clone()));
+            tasks.live.insert(task.id.clone(), Live::new(task.clone(), false));
         }
         self.fill_slots();
         Ok(Asked::New(task))
@@ -238,21 +258,29 @@ impl Ecs {
     }
 
     /// Tells a task to stop, and does not wait until it has; gives the task. One that waits for a
-    /// slot has stopped at once.
+    /// slot has stopped at once. Asked again, it does again what has not been done.
     pub(crate) async fn stop(
         self: &Arc<Self>,
         id: &str,
         reason: &str,
     ) -> Result<Option<Task>, LedgerError> {
         let stop = Stop { code: stop_code::USER_INITIATED.to_owned(), reason: reason.to_owned() };
-        let (task, saved, waited) = match self.mark_to_stop(id, &stop) {
-            Marked::Now(task, saved, waited) => (task, saved, waited),
-            Marked::Before(task) => return Ok(Some(task)),
-            Marked::Gone => return self.ledger.task(id.to_owned()).await,
+        let (ecs, id) = (Arc::clone(self), id.to_owned());
+        // Not cut short: what has been recorded is done too.
+        self.life.whole(async move { ecs.stop_whole(&id, stop).await }).await
+    }
+
+    async fn stop_whole(
+        self: &Arc<Self>,
+        id: &str,
+        stop: Stop,
+    ) -> Result<Option<Task>, LedgerError> {
+        let Some((task, saved, has_slot)) = self.mark_to_stop(id, &stop) else {
+            return self.ledger.task(id.to_owned()).await;
         };
         // Known for good before anything is done, so that a later server goes on with it.
         saved.await?;
-        if waited {
+        if !has_slot {
             self.finish(id, None, stop).await;
             return self.get(id).await;
         }
@@ -269,14 +297,10 @@ impl Ecs {
         run_id: &str,
         reason: &str,
     ) -> Result<(), LedgerError> {
-        let is_of_run = |task: &Task| task.run_id() == Some(run_id);
+        let is_of_run = |live: &&Live| !live.has_slot && live.task.run_id() == Some(run_id);
         let waiting: Vec<_> = {
             let tasks = self.tasks();
-            let of_run = tasks
-                .waiting
-                .iter()
-                .filter(|id| tasks.live.get(*id).is_some_and(|live| is_of_run(&live.task)));
-            of_run.cloned().collect()
+            tasks.live.values().filter(is_of_run).map(|live| live.task.id.clone()).collect()
         };
         for id in waiting {
             self.stop(&id, reason).await?;
@@ -284,19 +308,28 @@ impl Ecs {
         Ok(())
     }
 
-    /// Takes a task that is to stop out of the queue, and begins to record that it is to stop.
-    fn mark_to_stop(&self, id: &str, stop: &Stop) -> Marked<impl Future<Output = Saved> + use<>> {
+    /// Takes a task that is to stop out of the queue, and begins to record that it is to stop; gives
+    /// the task, its recording, and whether it has a slot. `None` when there is none of that id that
+    /// has not stopped.
+    fn mark_to_stop(
+        &self,
+        id: &str,
+        stop: &Stop,
+    ) -> Option<(Task, impl Future<Output = Result<(), LedgerError>> + use<>, bool)> {
         let mut tasks = self.tasks();
-        let before = tasks.waiting.len();
         tasks.waiting.retain(|waiting| waiting != id);
-        let waited = tasks.waiting.len() < before;
-        let Some(live) = tasks.live.get_mut(id) else { return Marked::Gone };
-        if live.task.stopping_at.is_some() {
-            return Marked::Before(live.task.clone());
-        }
-        live.task.stopping_at = Some(Utc::now());
-        live.task.stop = Some(stop.clone());
-        Marked::Now(live.task.clone(), self.ledger.save_task(&live.task), waited)
+        let live = tasks.live.get_mut(id)?;
+        live.task.stopping_at.get_or_insert_with(Utc::now);
+        live.task.stop.get_or_insert_with(|| stop.clone());
+        Some((live.task.clone(), self.ledger.save_task(&live.task), live.has_slot))
+    }
+
+    /// Returns when the task's process has been started, with when that was; `None` when it has
+    /// stopped without.
+    pub(crate) async fn started(&self, id: &str) -> Option<DateTime<Utc>> {
+        let mut started = self.tasks().live.get(id)?.started.subscribe();
+        // An error says that the sender is gone, which it is when the task has stopped.
+        *started.wait_for(Option::is_some).await.ok()?
     }
 
     /// Returns when the task has stopped, with the task; `None` when there is none of that id.
@@ -339,6 +372,9 @@ impl Ecs {
         while !tasks.closed && tasks.running < self.definition.slots {
             let Some(id) = tasks.waiting.pop_front() else { break };
             tasks.running += 1;
+            if let Some(live) = tasks.live.get_mut(&id) {
+                live.has_slot = true;
+            }
             let ecs = Arc::clone(self);
             // Not cut short: a process that has been started is recorded.
             self.life.spawn_whole(async move { ecs.start(id).await });
@@ -346,35 +382,28 @@ impl Ecs {
     }
 
     async fn start(self: &Arc<Self>, id: String) {
-        // Known for good before the process is there: from now on its `alive` file tells.
-        let pending = self.change(&id, |task| {
-            task.status = Status::Pending;
-            task.boot_id = Some(self.boot_id.clone());
-        });
-        if let Err(error) = pending.await {
-            self.failed_to_start(&id, &error).await;
-            return;
-        }
-        let Some(task) = self.tasks().live.get(&id).map(|live| live.task.clone()) else { return };
-        let program = self.program(&task);
-        let started = spawn_blocking(move || {
-            let child = process::start(&program)?;
-            let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
-            // A child that has ended is still there as a zombie, which has a start time.
-            Ok::<_, io::Error>((process::start_of(pid)?, child))
-        })
-        .await;
-        let (process, child) = match started {
-            Ok(Ok(started)) => started,
-            Ok(Err(error)) => {
+        let child = loop {
+            let error = match self.try_to_start(&id).await {
+                Ok(Some(child)) => break child,
+                Ok(None) => return,
+                Err(error) => error,
+            };
+            if !process::is_passing(&error) {
                 self.failed_to_start(&id, &error).await;
                 return;
             }
-            Err(panicked) => {
-                self.failed_to_start(&id, &panicked).await;
+            tracing::warn!(error = &error as &dyn std::error::Error, task = %id, "a task cannot be started yet");
+            if !self.life.pause(START_AGAIN_AFTER).await {
+                // The next server starts it.
+                return;
+            }
+            let to_stop = self.tasks().live.get(&id).and_then(|live| live.stop.borrow().clone());
+            if let Some(stop) = to_stop {
+                self.release(&id, None, stop).await;
                 return;
             }
         };
+        let process = ProcessId::of(&child);
         let running = self.change(&id, |task| {
             task.status = Status::Running;
             task.started_at = Some(Utc::now());
@@ -386,6 +415,22 @@ impl Ecs {
         }
         let ecs = Arc::clone(self);
         self.life.spawn(async move { ecs.watch(id, process, Some(child)).await });
+    }
+
+    /// Starts the process of a task; `None` when there is none of that id any more.
+    async fn try_to_start(&self, id: &str) -> io::Result<Option<Child>> {
+        // Known for good before the process is there: from now on its `alive` file tells.
+        let pending = self.change(id, |task| {
+            task.status = Status::Pending;
+            task.boot_id = Some(self.boot_id.clone());
+        });
+        pending.await.map_err(io::Error::other)?;
+        let Some(task) = self.tasks().live.get(id).map(|live| live.task.clone()) else {
+            return Ok(None);
+        };
+        let program = self.program(&task);
+        let started = spawn_blocking(move || process::start(&program)).await;
+        Ok(Some(started.map_err(io::Error::other)??))
     }
 
     /// Sees a process through to its end, stopping it when that is asked for.
@@ -404,14 +449,16 @@ impl Ecs {
             () = &mut ended => true,
             () = asked => {
                 process::terminate(process);
-                tokio::time::timeout_at(self.kill_at(&id), &mut ended).await.is_ok()
+                // From now on, and not from when it was asked for: an engine may have had no server
+                // that told it.
+                tokio::time::timeout(self.definition.stop_timeout, &mut ended).await.is_ok()
             }
         };
         if !stopped_in_time {
             tracing::warn!(task = %id, "a task did not stop in time and is killed");
         }
         // Kills the leader too, should it still be there.
-        self.sweep_session(process.pid, Some(process)).await;
+        self.kill_all(&id, Some(process)).await;
         let exit_code = match child {
             None => None,
             Some(child) => reap(child).await,
@@ -419,16 +466,10 @@ impl Ecs {
         self.ended(&id, exit_code).await;
     }
 
-    fn kill_at(&self, id: &str) -> Instant {
-        let asked_at = self.tasks().live.get(id).and_then(|live| live.task.stopping_at);
-        let since = asked_at.and_then(|at| (Utc::now() - at).to_std().ok()).unwrap_or_default();
-        Instant::now() + self.definition.stop_timeout.saturating_sub(since)
-    }
-
-    async fn sweep_session(&self, session: i32, leader: Option<ProcessId>) {
-        if let Err(panicked) = spawn_blocking(move || process::kill_session(session, leader)).await
-        {
-            tracing::error!(error = &panicked as &dyn std::error::Error, "a session was not swept");
+    async fn kill_all(&self, id: &str, leader: Option<ProcessId>) {
+        let folder = self.folder(id);
+        if let Err(panicked) = spawn_blocking(move || process::kill_all(&folder, leader)).await {
+            tracing::error!(error = &panicked as &dyn std::error::Error, "a task was not swept");
         }
     }
 
@@ -487,7 +528,10 @@ impl Ecs {
             });
             let Err(error) = stopped.await else { break };
             tracing::error!(error = &error as &dyn std::error::Error, task = %id, "a task's end was not recorded; trying again");
-            tokio::time::sleep(SAVE_AGAIN_AFTER).await;
+            if !self.life.pause(SAVE_AGAIN_AFTER).await {
+                // The next server finds it ended.
+                return;
+            }
         }
         let live = self.tasks().live.remove(id);
         if let Some(live) = live {
@@ -502,6 +546,7 @@ impl Ecs {
             let mut tasks = self.tasks();
             let Some(live) = tasks.live.get_mut(id) else { return Ok(false) };
             change(&mut live.task);
+            live.started.send_replace(live.task.started_at);
             self.ledger.save_task(&live.task)
         };
         saved.await?;
@@ -538,19 +583,10 @@ impl Ecs {
     }
 }
 
+/// How long to wait before a task is started again that the machine had no room for.
+const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long to wait before a task's end is recorded again, when the disk is full.
 const SAVE_AGAIN_AFTER: Duration = Duration::from_secs(1);
-type Saved = Result<(), LedgerError>;
-
-/// What [`Ecs::mark_to_stop`] found.
-enum Marked<F> {
-    /// A task that is to stop from now on, its recording, and whether it waited for a slot.
-    Now(Task, F, bool),
-    /// One that was told to stop before.
-    Before(Task),
-    /// None that has not stopped.
-    Gone,
-}
 
 /// The exit code of a container that was killed: 128 + SIGKILL.
 const KILLED: i32 = 137;

@@ -2,12 +2,12 @@
 //! and gone to the last one when the task has stopped.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read as _},
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
-        unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
+        unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _, process::CommandExt as _},
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -15,6 +15,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     fcntl::{FcntlArg, FdFlag, fcntl},
     sys::signal::{Signal, kill},
     unistd::{Pid, getpid, getsid, setsid, write},
@@ -34,8 +35,23 @@ const DEATH_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct ProcessId {
     /// The pid, which is its session's id too.
     pub(crate) pid: i32,
-    /// Clock ticks since the machine was started (`/proc/<pid>/stat`, field 22).
-    pub(crate) start_time: u64,
+    /// Clock ticks since the machine was started (`/proc/<pid>/stat`, field 22); none where `/proc`
+    /// does not show the process (`hidepid`, as an engine task is not dumpable).
+    pub(crate) start_time: Option<u64>,
+}
+
+impl ProcessId {
+    /// The process that `child` is, be it alive or a zombie.
+    pub(crate) fn of(child: &Child) -> Self {
+        let pid = child.id().cast_signed();
+        Self { pid, start_time: Stat::read(&proc(), pid).map(|stat| stat.start_time) }
+    }
+
+    /// Whether the two are one, as far as is known.
+    fn is(self, other: Self) -> bool {
+        let times = self.start_time.zip(other.start_time);
+        self.pid == other.pid && times.is_none_or(|(one, other)| one == other)
+    }
 }
 
 /// What is to be started.
@@ -115,6 +131,17 @@ pub(crate) fn start(program: &Program) -> io::Result<Child> {
     command.spawn()
 }
 
+/// Whether a start that failed so may go well a little later: the machine is short of something that
+/// others give back, or the program is just being replaced.
+pub(crate) fn is_passing(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|number| {
+        matches!(
+            Errno::from_raw(number),
+            Errno::EAGAIN | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ETXTBSY
+        )
+    })
+}
+
 /// The number's digits and a newline, without allocating.
 fn decimal(number: i32, buffer: &mut [u8; 12]) -> &[u8] {
     let mut rest = number.unsigned_abs();
@@ -138,13 +165,17 @@ pub(crate) enum Found {
     NeverStarted,
     /// Its process is alive.
     Alive(ProcessId),
-    /// Its process has ended; the pid it had.
-    Ended(i32),
+    /// Its process has ended.
+    Ended,
 }
 
 /// Looks for the process of a task of this boot, by its `alive` file. Blocks for a moment when the
 /// process has only just been forked.
 pub(crate) fn find(folder: &Path, known: Option<ProcessId>) -> io::Result<Found> {
+    find_in(&proc(), folder, known)
+}
+
+fn find_in(proc: &Path, folder: &Path, known: Option<ProcessId>) -> io::Result<Found> {
     let path = folder.join(file::ALIVE);
     let deadline = Instant::now() + PID_PATIENCE;
     loop {
@@ -164,39 +195,48 @@ pub(crate) fn find(folder: &Path, known: Option<ProcessId>) -> io::Result<Found>
         alive.read_to_string(&mut text)?;
         let pid = text.strip_suffix('\n').and_then(|digits| digits.parse::<i32>().ok());
         match (pid, held) {
-            (None, false) => return Ok(Found::NeverStarted),
+            (None, false) if text.is_empty() => return Ok(Found::NeverStarted),
             (None, true) if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(5));
             }
-            (None, true) => {
-                return Err(io::Error::other(format!(
-                    "{} is locked, but says no pid",
-                    path.display()
-                )));
+            (None, _) => {
+                return Err(io::Error::other(format!("{} says no pid", path.display())));
             }
-            (Some(pid), false) => return Ok(Found::Ended(pid)),
+            (Some(_), false) => return Ok(Found::Ended),
             (Some(pid), true) => {
                 // The lock may also be held by what the process left behind.
-                let alive = identify(pid)
-                    .filter(|found| known.is_none_or(|known| known == *found))
+                let alive = identify(proc, pid)
+                    .filter(|found| known.is_none_or(|known| known.is(*found)))
                     .filter(|_| session_of(pid) == Some(pid));
-                return Ok(alive.map_or(Found::Ended(pid), Found::Alive));
+                return Ok(alive.map_or(Found::Ended, Found::Alive));
             }
         }
     }
 }
 
-/// The process of that number, unless there is none or it is a zombie.
-pub(crate) fn identify(pid: i32) -> Option<ProcessId> {
-    let stat = Stat::read(pid)?;
-    (!stat.is_dead).then_some(ProcessId { pid, start_time: stat.start_time })
+fn proc() -> PathBuf {
+    PathBuf::from("/proc")
 }
 
-/// The process of that number, a zombie included.
-pub(crate) fn start_of(pid: i32) -> io::Result<ProcessId> {
-    let stat =
-        Stat::read(pid).ok_or_else(|| io::Error::other("the process cannot be seen in /proc"))?;
-    Ok(ProcessId { pid, start_time: stat.start_time })
+/// The process of that number, unless there is none or it is a zombie.
+fn identify(proc: &Path, pid: i32) -> Option<ProcessId> {
+    match Stat::read(proc, pid) {
+        Some(stat) => {
+            (!stat.is_dead).then_some(ProcessId { pid, start_time: Some(stat.start_time) })
+        }
+        // It may only be hidden. Not as a zombie: those are shown to their owner.
+        None => exists(pid).then_some(ProcessId { pid, start_time: None }),
+    }
+}
+
+/// Whether the process, which leads a session, is alive.
+fn lives(process: ProcessId) -> bool {
+    identify(&proc(), process.pid).is_some_and(|found| found.is(process))
+        && session_of(process.pid) == Some(process.pid)
+}
+
+fn exists(pid: i32) -> bool {
+    matches!(kill(Pid::from_raw(pid), None), Ok(()) | Err(Errno::EPERM))
 }
 
 fn session_of(pid: i32) -> Option<i32> {
@@ -205,42 +245,38 @@ fn session_of(pid: i32) -> Option<i32> {
 
 struct Stat {
     is_dead: bool,
+    has_terminal: bool,
     start_time: u64,
 }
 
 impl Stat {
-    fn read(pid: i32) -> Option<Self> {
-        let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    fn read(proc: &Path, pid: i32) -> Option<Self> {
+        let text = fs::read(proc.join(pid.to_string()).join("stat")).ok()?;
         let text = String::from_utf8_lossy(&text);
         // The name, in parentheses, may hold anything; the fields after it, from the third, not.
         let mut fields = text.rsplit_once(") ")?.1.split(' ');
         let is_dead = matches!(fields.next()?, "Z" | "X");
-        Some(Self { is_dead, start_time: fields.nth(18)?.parse().ok()? })
+        let has_terminal = fields.nth(3)? != "0";
+        Some(Self { is_dead, has_terminal, start_time: fields.nth(14)?.parse().ok()? })
     }
 }
 
 /// Asks the process, and only it, to end: what ECS does to a container.
 pub(crate) fn terminate(process: ProcessId) {
-    if identify(process.pid) == Some(process) {
+    if lives(process) {
         // It may have ended in between, which is what was wanted.
         let _ = kill(Pid::from_raw(process.pid), Signal::SIGTERM);
     }
 }
 
-/// Kills every process of a session, again and again until none is left, and blocks until then.
-/// `leader` is the process that made the session; when it is not known, it must have ended.
-pub(crate) fn kill_session(session: i32, leader: Option<ProcessId>) {
+/// Kills every process of a task, again and again until none is left, and blocks until then: those
+/// of the session that `leader` made, and those that left it. `folder` is the task's, absolute and
+/// without links. No other process is touched, whatever numbers are used again.
+pub(crate) fn kill_all(folder: &Path, leader: Option<ProcessId>) {
     let deadline = Instant::now() + DEATH_PATIENCE;
     let mut pause = Duration::from_millis(1);
     loop {
-        let is_anothers = Stat::read(session).is_some_and(|stat| {
-            leader.map_or(!stat.is_dead, |leader| leader.start_time != stat.start_time)
-        });
-        if is_anothers {
-            // The kernel reuses a number only when nothing is left of the session it named.
-            return;
-        }
-        let members = members(session);
+        let members = members(folder, leader);
         if members.is_empty() {
             return;
         }
@@ -257,15 +293,45 @@ pub(crate) fn kill_session(session: i32, leader: Option<ProcessId>) {
     }
 }
 
-/// The processes of a session that are alive.
-fn members(session: i32) -> Vec<i32> {
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+/// The processes of a task that are alive.
+fn members(folder: &Path, leader: Option<ProcessId>) -> Vec<i32> {
+    let own = getpid().as_raw();
+    let Ok(processes) = fs::read_dir(proc()) else { return Vec::new() };
+    // While the leader is there, be it as a zombie, its number names its session and no other.
+    let session = leader.filter(|leader| {
+        let now = Stat::read(&proc(), leader.pid).map(|stat| stat.start_time);
+        exists(leader.pid) && leader.is(ProcessId { pid: leader.pid, start_time: now })
+    });
+    let is_of_session =
+        |pid: i32| session.is_some_and(|leader| session_of(pid) == Some(leader.pid));
     processes
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| session_of(*pid) == Some(session))
-        .filter(|pid| Stat::read(*pid).is_some_and(|stat| !stat.is_dead))
+        .filter(|pid| *pid != own)
+        .filter(|pid| is_of_session(*pid) || works_in(*pid, folder, leader))
+        .filter(|pid| identify(&proc(), *pid).is_some())
         .collect()
+}
+
+/// Whether the process is one of this user that was started in the task: it works in the task's
+/// folder, or has its temporary folder there, and is too young to be another's. A person who looks
+/// at the folder in a shell has a terminal, which no task has.
+fn works_in(pid: i32, folder: &Path, leader: Option<ProcessId>) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let process = proc().join(pid.to_string());
+    let is_own = fs::metadata(&process)
+        .is_ok_and(|found| found.uid() == rustix::process::geteuid().as_raw());
+    let Some(stat) = Stat::read(&proc(), pid).filter(|_| is_own) else { return false };
+    let since = leader.and_then(|leader| leader.start_time).unwrap_or_default();
+    if stat.has_terminal || stat.start_time < since {
+        return false;
+    }
+    fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd.starts_with(folder))
+        || fs::read(process.join("environ")).is_ok_and(|text| {
+            text.split(|byte| *byte == 0)
+                .filter_map(|variable| variable.strip_prefix(b"TMPDIR="))
+                .any(|value| Path::new(OsStr::from_bytes(value)).starts_with(folder))
+        })
 }
 
 /// Returns when the process has ended.
@@ -275,7 +341,7 @@ pub(crate) async fn ended(process: ProcessId) {
     {
         return;
     }
-    while identify(process.pid) == Some(process) {
+    while lives(process) {
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
@@ -286,7 +352,7 @@ fn handle(process: ProcessId) -> Option<AsyncFd<OwnedFd>> {
     let pid = rustix::process::Pid::from_raw(process.pid)?;
     let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK).ok()?;
     // Opened by number: it must be the process that is meant, not a later one.
-    if Stat::read(process.pid)?.start_time != process.start_time {
+    if !lives(process) {
         return None;
     }
     // SAFETY: the descriptor is owned by what is registered, so that it stays open and the same.
@@ -342,14 +408,60 @@ mod tests {
         let Found::Alive(process) = find(&program.folder, None).expect("looked") else {
             panic!("not found")
         };
+        assert_eq!(process, ProcessId::of(&child));
         assert_eq!(process.pid, pid);
-        let other = ProcessId { pid, start_time: process.start_time + 1 };
-        assert_eq!(find(&program.folder, Some(other)).expect("looked"), Found::Ended(pid));
+        let later = process.start_time.map(|time| time + 1);
+        let other = ProcessId { pid, start_time: later };
+        assert_eq!(find(&program.folder, Some(other)).expect("looked"), Found::Ended);
+        // As where /proc is mounted with hidepid=2.
+        let nothing = folder.path().join("proc");
+        let hidden = Found::Alive(ProcessId { pid, start_time: None });
+        assert_eq!(find_in(&nothing, &program.folder, Some(process)).expect("looked"), hidden);
         fs::write(program.folder.join("fifo"), "go\n").expect("written");
         ended(process).await;
         child.wait().expect("ended");
-        assert_eq!(find(&program.folder, Some(process)).expect("looked"), Found::Ended(pid));
-        assert_eq!(identify(pid), None);
+        assert_eq!(find(&program.folder, Some(process)).expect("looked"), Found::Ended);
+        assert_eq!(find_in(&nothing, &program.folder, None).expect("looked"), Found::Ended);
+        assert_eq!(identify(&proc(), pid), None);
+        assert_eq!(identify(&nothing, pid), None);
+    }
+
+    #[test]
+    fn what_a_task_left_behind_is_killed_wherever_it_went_and_nothing_else_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = fs::canonicalize(folder.path()).expect("there");
+        let script = "left() { echo $! > $1; }\n\
+            setsid sleep 600 & left cwd\n\
+            (cd / && TMPDIR=$PWD_OF_TASK/work exec setsid sleep 600) & left tmpdir\n\
+            (cd / && exec sleep 600) & left session";
+        let mut program = program(&root, script);
+        let task = program.folder.clone();
+        program.environment.push(("PWD_OF_TASK".into(), task.clone().into()));
+        let mut child = start(&program).expect("started");
+        let leader = ProcessId::of(&child);
+        let mut stranger =
+            Command::new("sleep").arg("600").current_dir(&root).spawn().expect("started");
+        let stranger_pid = stranger.id().cast_signed();
+        let left = |name: &str| -> i32 {
+            let text = fs::read_to_string(task.join(name)).expect("written");
+            text.trim().parse().expect("a pid")
+        };
+        while lives(leader) {
+            std::thread::yield_now();
+        }
+        let is_alive = |pid: i32| identify(&proc(), pid).is_some();
+        let names = ["cwd", "tmpdir", "session"];
+        assert!(names.iter().all(|name| is_alive(left(name))));
+        // A number that is another's by now is not looked at, nor is one that nobody has.
+        let another = ProcessId { pid: leader.pid, start_time: Some(u64::MAX) };
+        kill_all(&root.join("other"), Some(another));
+        assert!(names.iter().all(|name| is_alive(left(name))));
+        kill_all(&task, Some(leader));
+        assert!(!names.iter().any(|name| is_alive(left(name))));
+        child.wait().expect("ended");
+        assert!(is_alive(stranger_pid));
+        stranger.kill().expect("killed");
+        stranger.wait().expect("ended");
     }
 
     #[test]
@@ -358,13 +470,11 @@ mod tests {
         let script = "trap '' TERM; (trap '' TERM; sleep 600) & echo $! > left; exit 3";
         let program = program(folder.path(), script);
         let mut child = start(&program).expect("started");
-        let pid = i32::try_from(child.id()).expect("a pid");
         assert_eq!(child.wait().expect("ended").code(), Some(3));
         let left = fs::read_to_string(program.folder.join("left")).expect("written");
         let left: i32 = left.trim().parse().expect("a pid");
-        assert!(identify(left).is_some());
-        kill_session(pid, None);
-        assert!(identify(left).is_none());
-        assert!(members(pid).is_empty());
+        assert!(identify(&proc(), left).is_some());
+        kill_all(&fs::canonicalize(&program.folder).expect("there"), None);
+        assert!(identify(&proc(), left).is_none());
     }
 }

@@ -4,11 +4,15 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use stepwes_asl::{Command, Execution, Status, TaskId};
+use stepwes_asl::{Command, Execution, Machine, Status, TaskId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{States, client_token, ended_event, integrations, status_name};
+use super::{
+    States, client_token, ended_event,
+    integrations::{self, Call},
+    machine, status_name,
+};
 use crate::{
     calls::{STATE_TRANSITION, Service},
     ledger::{ExecutionRow, LedgerError},
@@ -21,6 +25,8 @@ const SAVE_AGAIN_AFTER: Duration = Duration::from_secs(1);
 pub(super) enum Event {
     /// A task ended: with its output, or with an error's name and cause.
     Task { id: TaskId, outcome: Result<Value, integrations::Failure> },
+    /// A task that waited for a slot has begun.
+    Begun { id: TaskId, at: DateTime<Utc> },
     /// Somebody stops the execution.
     Abort { error: Option<String>, cause: Option<String>, stopped: oneshot::Sender<DateTime<Utc>> },
 }
@@ -28,6 +34,7 @@ pub(super) enum Event {
 /// An execution and what it waits for.
 pub(super) struct Driver {
     states: Arc<States>,
+    machine: Arc<Machine>,
     row: ExecutionRow,
     execution: Execution,
     events: mpsc::UnboundedSender<Event>,
@@ -41,13 +48,14 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(
         states: Arc<States>,
+        machine: Arc<Machine>,
         row: ExecutionRow,
         execution: Execution,
         events: mpsc::UnboundedSender<Event>,
         mailbox: mpsc::UnboundedReceiver<Event>,
     ) -> Self {
         let (tasks, stoppers) = (HashMap::new(), Vec::new());
-        Self { states, row, execution, events, mailbox, tasks, stoppers }
+        Self { states, machine, row, execution, events, mailbox, tasks, stoppers }
     }
 
     /// Drives the execution to its end. When it is resumed, the tasks that it waits for are asked
@@ -60,12 +68,21 @@ impl Driver {
         }
         loop {
             let before = self.execution.transitions();
-            let commands = self.execution.poll(&self.states.machine, Utc::now());
+            let commands = self.execution.poll(&self.machine, Utc::now());
             let entered = self.execution.transitions() - before;
             self.states.calls.add(Service::States, STATE_TRANSITION, entered);
             if self.execution.is_ended() {
                 self.end(commands).await;
                 return;
+            }
+            for command in &commands {
+                if let Command::StartTask { id, resource, .. } = command
+                    && resource == machine::ECS_RUN_TASK_SYNC
+                {
+                    // The time that it waits for a slot here is nothing that AWS has.
+                    let receipt = self.execution.task_queued(*id);
+                    tracing::trace!(execution = self.row.name, %id, ?receipt, "a task waits");
+                }
             }
             self.save().await;
             for command in commands {
@@ -95,7 +112,12 @@ impl Driver {
         let events = self.events.clone();
         let token = client_token(&self.row.name, id);
         self.states.life.spawn(async move {
-            let outcome = integrations::run(&states, &resource, &arguments, token, &canceled).await;
+            let begun = |at| {
+                // The execution may have ended without it.
+                let _ = events.send(Event::Begun { id, at });
+            };
+            let call = Call { resource: &resource, arguments: &arguments, client_token: token };
+            let outcome = integrations::run(&states, call, begun, &canceled).await;
             // The execution may have ended without it.
             let _ = events.send(Event::Task { id, outcome });
         });
@@ -133,6 +155,10 @@ impl Driver {
                     }
                 };
                 tracing::trace!(execution = self.row.name, %id, ?receipt, "a task ended");
+            }
+            Event::Begun { id, at } => {
+                let receipt = self.execution.task_begun(id, at);
+                tracing::trace!(execution = self.row.name, %id, ?receipt, "a task began");
             }
             Event::Abort { error, cause, stopped } => {
                 self.execution.abort(error, cause, now);

@@ -1,6 +1,9 @@
 //! The services that a Task state can call, with the results and errors that Step Functions makes
 //! of their answers.
 
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +23,9 @@ pub(super) const STARTED_BY: &str = "AWS Step Functions";
 /// Why an execution stops a task.
 pub(super) const STOP_REASON: &str = "The execution no longer waits for the task.";
 
+/// How long to wait before a task is told again to stop, when the disk is full.
+const STOP_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// An error as `ErrorEquals` and a Catch see it.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -33,18 +39,26 @@ impl Failure {
     }
 }
 
-/// Calls the resource and waits for its end. When it is cancelled, an ECS task is told to stop and
-/// not waited for; a function runs on (as in AWS).
+/// What a Task state calls.
+pub(super) struct Call<'a> {
+    pub(super) resource: &'a str,
+    pub(super) arguments: &'a Value,
+    /// By which a task is started once, however often it is called for.
+    pub(super) client_token: String,
+}
+
+/// Calls the resource and waits for its end. `begun` is told when an ECS task has got its slot, and
+/// its process. When the call is cancelled, an ECS task is told to stop and not waited for; a
+/// function runs on (as in AWS).
 pub(super) async fn run(
     states: &States,
-    resource: &str,
-    arguments: &Value,
-    client_token: String,
+    call: Call<'_>,
+    begun: impl Fn(DateTime<Utc>),
     canceled: &CancellationToken,
 ) -> Result<Value, Failure> {
-    match resource {
-        LAMBDA_INVOKE => invoke(states, arguments).await,
-        ECS_RUN_TASK_SYNC => run_task(states, arguments, client_token, canceled).await,
+    match call.resource {
+        LAMBDA_INVOKE => invoke(states, call.arguments).await,
+        ECS_RUN_TASK_SYNC => run_task(states, call, begun, canceled).await,
         other => Err(Failure::new(
             "States.Runtime",
             format!("the embedded AWS does not implement the resource {other}"),
@@ -88,29 +102,55 @@ async fn invoke(states: &States, arguments: &Value) -> Result<Value, Failure> {
 
 async fn run_task(
     states: &States,
-    arguments: &Value,
-    client_token: String,
+    call: Call<'_>,
+    begun: impl Fn(DateTime<Utc>),
     canceled: &CancellationToken,
 ) -> Result<Value, Failure> {
     let refused = |error: AwsError| Failure::new(format!("ECS.{}", error.code), error.message);
     let failed = |error: LedgerError| Failure::new("ECS.ServerException", error.to_string());
-    let request = ecs::run_task_request(arguments, STARTED_BY, client_token).map_err(refused)?;
+    let request =
+        ecs::run_task_request(call.arguments, STARTED_BY, call.client_token).map_err(refused)?;
     states.calls.enter(Service::Ecs, "RunTask");
     let task = request.run(&states.ecs).await.map_err(refused)?;
-    let stopped = tokio::select! {
-        stopped = states.ecs.stopped(&task.id) => stopped.map_err(failed)?,
-        () = canceled.cancelled() => {
-            states.ecs.stop(&task.id, STOP_REASON).await.map_err(failed)?
+    let stopped = async {
+        if let Some(at) = states.ecs.started(&task.id).await {
+            begun(at);
         }
+        states.ecs.stopped(&task.id).await
+    };
+    let stopped = tokio::select! {
+        stopped = stopped => stopped.map_err(failed)?,
+        () = canceled.cancelled() => stop(states, &task.id).await,
     };
     let stopped = stopped
         .ok_or_else(|| Failure::new("ECS.ServerException", "the task is not known any more"))?;
     outcome(&stopped)
 }
 
+/// Tells a task to stop until it has been told: nobody else does before the server starts again.
+async fn stop(states: &States, task: &str) -> Option<Task> {
+    loop {
+        match states.ecs.stop(task, STOP_REASON).await {
+            Ok(stopped) => return stopped,
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    task,
+                    "a task was not told to stop; trying again"
+                );
+                tokio::time::sleep(STOP_AGAIN_AFTER).await;
+            }
+        }
+    }
+}
+
 /// What `.sync` makes of a task that stopped.
 fn outcome(task: &Task) -> Result<Value, Failure> {
-    let told = ecs::pascal_case(&task.describe(true));
+    let mut told = ecs::pascal_case(&task.describe(true));
+    if let Some(fields) = told.as_object_mut() {
+        // They hold the attempt's token, and what is told here is kept with the execution.
+        fields.remove("Overrides");
+    }
     if task.exit_code == Some(0) {
         Ok(told)
     } else {

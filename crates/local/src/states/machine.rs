@@ -1,6 +1,6 @@
 //! The state machine that runs here: the one that is deployed, with its substitutions filled in.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 use stepwes_asl::{LoadError, Machine};
@@ -29,8 +29,15 @@ pub(crate) enum MachineError {
     Resource { state: String, resource: String },
 }
 
+/// A machine, with the text that it was read from.
+#[derive(Clone, Debug)]
+pub(crate) struct Definition {
+    pub(crate) text: Arc<str>,
+    pub(crate) machine: Arc<Machine>,
+}
+
 /// The machine of the runs.
-pub(crate) fn run_machine() -> Result<Machine, MachineError> {
+pub(crate) fn run_machine() -> Result<Definition, MachineError> {
     let function = |name: &str| format!("{}{name}", arn::FUNCTION_PREFIX);
     let values = BTreeMap::from([
         ("Partition", arn::PARTITION.to_owned()),
@@ -43,17 +50,14 @@ pub(crate) fn run_machine() -> Result<Machine, MachineError> {
         ("SecurityGroup", "sg-local".to_owned()),
         ("AssignPublicIp", "DISABLED".to_owned()),
     ]);
-    load(DEFINITION, &values)
+    load(substitute(DEFINITION, &values)?.into())
 }
 
-/// Reads a definition with substitutions, and refuses what does not run here.
-pub(crate) fn load(
-    definition: &str,
-    values: &BTreeMap<&str, String>,
-) -> Result<Machine, MachineError> {
-    let text = substitute(definition, values)?;
+/// Reads a definition without substitutions, and refuses what does not run here.
+pub(super) fn load(text: Arc<str>) -> Result<Definition, MachineError> {
     check_resources(&serde_json::from_str(&text)?)?;
-    Ok(Machine::load(&text)?)
+    let machine = Arc::new(Machine::load(&text)?);
+    Ok(Definition { text, machine })
 }
 
 /// Fills in `${Name}`, as CloudFormation's `DefinitionSubstitutions` do.
@@ -96,15 +100,15 @@ mod tests {
 
     #[test]
     fn the_machine_that_is_deployed_runs_here() {
-        let machine = run_machine().expect("loaded");
-        assert_eq!(machine.start_at(), "QUEUED");
+        let definition = run_machine().expect("loaded");
+        assert_eq!(definition.machine.start_at(), "QUEUED");
     }
 
     #[test]
     fn what_is_not_filled_in_or_not_embedded_is_refused_by_name() {
-        let told =
-            |definition: &str| load(definition, &BTreeMap::new()).expect_err("refused").to_string();
-        assert!(told(r#"{"Comment": "${Nobody}"}"#).contains("${Nobody}"));
+        let nobody = substitute(r#"{"Comment": "${Nobody}"}"#, &BTreeMap::new());
+        assert!(nobody.expect_err("refused").to_string().contains("${Nobody}"));
+        let told = |definition: &str| load(definition.into()).expect_err("refused").to_string();
         let inner = r#"{"States": {"A": {"Type": "Map", "ItemProcessor": {"States": {
             "B": {"Type": "Task", "Resource": "arn:aws:states:::sqs:sendMessage"}}}}}}"#;
         let told = told(inner);

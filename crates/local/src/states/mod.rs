@@ -6,9 +6,8 @@ mod integrations;
 mod machine;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use chrono::{DateTime, Utc};
@@ -25,11 +24,12 @@ use crate::{
     lambda::Functions,
     ledger::{ExecutionRow, Ledger, LedgerError},
     life::Life,
+    worker::Closed,
 };
 
 pub(crate) use self::{
     api::{call, operation},
-    machine::run_machine,
+    machine::{Definition, run_machine},
 };
 
 /// Told of each execution that ended FAILED, TIMED_OUT or ABORTED, with EventBridge's event.
@@ -37,7 +37,8 @@ pub(crate) type EndedHook = Arc<dyn Fn(Value) + Send + Sync>;
 
 /// The executions.
 pub(crate) struct States {
-    machine: Machine,
+    /// What new executions run.
+    definition: Definition,
     ledger: Arc<Ledger>,
     ecs: Arc<Ecs>,
     functions: Arc<Functions>,
@@ -46,6 +47,8 @@ pub(crate) struct States {
     on_end: EndedHook,
     /// How to reach those that run.
     live: Mutex<HashMap<String, mpsc::UnboundedSender<Event>>>,
+    /// Held from when an execution is recorded until it is driven.
+    starting: tokio::sync::Mutex<()>,
 }
 
 /// The outcome of asking for an execution.
@@ -60,7 +63,7 @@ impl States {
     /// Takes up the executions that an earlier server left running, and stops the tasks that none
     /// of them waits for any more.
     pub(crate) async fn load(
-        machine: Machine,
+        definition: Definition,
         ledger: Arc<Ledger>,
         ecs: Arc<Ecs>,
         functions: Arc<Functions>,
@@ -69,7 +72,7 @@ impl States {
         on_end: EndedHook,
     ) -> Result<Arc<Self>, LedgerError> {
         let states = Arc::new(Self {
-            machine,
+            definition,
             ledger,
             ecs,
             functions,
@@ -77,19 +80,21 @@ impl States {
             life,
             on_end,
             live: Mutex::default(),
+            starting: tokio::sync::Mutex::default(),
         });
-        let mut awaited = Vec::new();
+        let mut awaited = HashSet::new();
+        let mut resumed = Vec::new();
         for row in states.ledger.running_executions().await? {
-            let state = row.state.as_deref().unwrap_or_default();
-            match serde_json::from_str::<Execution>(state) {
-                Ok(execution) => {
+            match states.read(&row) {
+                Ok((machine, execution)) => {
                     let tasks = execution.running_tasks();
                     awaited.extend(tasks.iter().map(|task| client_token(&row.name, task.id)));
-                    states.drive(row, execution, true);
+                    resumed.push((row, machine, execution));
                 }
                 Err(error) => states.give_up(row, &error).await?,
             }
         }
+        // Before any execution goes on: what it starts from then on is not an orphan.
         for task in states.ecs.live() {
             let Some(token) = &task.client_token else { continue };
             if task.started_by.as_deref() == Some(integrations::STARTED_BY)
@@ -98,15 +103,24 @@ impl States {
                 states.ecs.stop(&task.id, integrations::STOP_REASON).await?;
             }
         }
+        for (row, machine, execution) in resumed {
+            states.drive(row, machine, execution, true);
+        }
         Ok(states)
     }
 
-    /// An execution whose state an older or newer version wrote in another form.
-    async fn give_up(
-        &self,
-        mut row: ExecutionRow,
-        error: &serde_json::Error,
-    ) -> Result<(), LedgerError> {
+    /// A running execution as it was recorded, with its machine.
+    fn read(&self, row: &ExecutionRow) -> Result<(Arc<Machine>, Execution), Unreadable> {
+        let execution = serde_json::from_str(row.state.as_deref().unwrap_or_default())?;
+        let machine = match &row.definition {
+            Some(text) if *text != self.definition.text => machine::load(Arc::clone(text))?.machine,
+            _ => Arc::clone(&self.definition.machine),
+        };
+        Ok((machine, execution))
+    }
+
+    /// An execution whose state or machine an older or newer version wrote in another form.
+    async fn give_up(&self, mut row: ExecutionRow, error: &Unreadable) -> Result<(), LedgerError> {
         tracing::error!(
             error = error as &dyn std::error::Error,
             execution = row.name,
@@ -133,7 +147,7 @@ impl States {
             DateTime::from_timestamp_millis(Utc::now().timestamp_millis()).unwrap_or_else(Utc::now);
         let seed = Uuid::new_v4().as_u64_pair().0;
         let execution = Execution::start(
-            &self.machine,
+            &self.definition.machine,
             Input {
                 input: value,
                 execution_arn: format!("{}{name}", arn::EXECUTION_PREFIX),
@@ -155,11 +169,24 @@ impl States {
             error: None,
             cause: None,
             state: Some(serde_json::to_string(&execution)?),
+            definition: Some(Arc::clone(&self.definition.text)),
         };
+        let states = Arc::clone(self);
+        // Not cut short: an execution that has been recorded runs.
+        self.life.whole(async move { states.start_whole(row, execution).await }).await
+    }
+
+    async fn start_whole(
+        self: &Arc<Self>,
+        row: ExecutionRow,
+        execution: Execution,
+    ) -> Result<Started, LedgerError> {
+        let _starting = self.starting.lock().await;
         match self.ledger.add_execution(row.clone()).await? {
             None => {
-                self.drive(row, execution, false);
-                Ok(Started::At(now))
+                let at = row.started_at;
+                self.drive(row, Arc::clone(&self.definition.machine), execution, false);
+                Ok(Started::At(at))
             }
             Some(there) if there.status == RUNNING && there.input == row.input => {
                 Ok(Started::At(there.started_at))
@@ -168,10 +195,16 @@ impl States {
         }
     }
 
-    fn drive(self: &Arc<Self>, row: ExecutionRow, execution: Execution, resumed: bool) {
+    fn drive(
+        self: &Arc<Self>,
+        row: ExecutionRow,
+        machine: Arc<Machine>,
+        execution: Execution,
+        resumed: bool,
+    ) {
         let (events, mailbox) = mpsc::unbounded_channel();
         self.live().insert(row.name.clone(), events.clone());
-        let driver = Driver::new(Arc::clone(self), row, execution, events, mailbox);
+        let driver = Driver::new(Arc::clone(self), machine, row, execution, events, mailbox);
         self.life.spawn(driver.run(resumed));
     }
 
@@ -194,11 +227,16 @@ impl States {
                     return Ok(Some(at));
                 }
             }
+            // One that is being started is driven when this is let go of.
+            let starting = self.starting.lock().await;
             match self.ledger.execution(name.to_owned()).await? {
                 None => return Ok(None),
                 Some(row) if row.status != RUNNING => return Ok(row.stopped_at),
-                // It is being started, or has just ended.
-                Some(_) => tokio::time::sleep(LOOK_AGAIN_AFTER).await,
+                Some(_) if self.live().get(name).is_some_and(|driver| !driver.is_closed()) => {
+                    drop(starting);
+                }
+                // Nobody drives it any more, as the server goes down: the next one does.
+                Some(_) => return Err(Closed.into()),
             }
         }
     }
@@ -218,8 +256,15 @@ impl States {
     }
 }
 
-/// How long to wait for an execution that is neither quite there nor quite gone.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
+/// Why an execution that an earlier server recorded cannot go on.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error(transparent)]
+    State(#[from] serde_json::Error),
+    #[error(transparent)]
+    Machine(#[from] machine::MachineError),
+}
+
 /// Step Functions' name for an execution that has not ended.
 pub(crate) const RUNNING: &str = "RUNNING";
 

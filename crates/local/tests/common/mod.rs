@@ -75,6 +75,13 @@ pub(crate) async fn release(folder: &Path, name: &str) {
         .expect("done");
 }
 
+/// The server's ledger, opened beside it.
+pub(crate) fn ledger(dir: &Path) -> rusqlite::Connection {
+    let ledger = rusqlite::Connection::open(dir.join("aws.sqlite")).expect("opened");
+    ledger.busy_timeout(Duration::from_secs(5)).expect("set");
+    ledger
+}
+
 /// The access key and secret of a principal.
 pub(crate) fn key(server: &Server, principal: &str) -> Credentials {
     let text = fs::read(server.dir().join("credentials.json")).expect("readable");
