@@ -2,19 +2,23 @@
 //! know.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{
+        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use tokio::{net::TcpListener, time::Instant};
 
-use crate::{credentials::write_private, options::ServeError};
+use crate::{credentials::write_private, dynamodb, ledger, options::ServeError};
 
 const LOCK: &str = "server.lock";
 const PORT: &str = "internal-port";
+/// The rights of a folder's group and of everybody else.
+const OTHERS: u32 = 0o077;
 /// How long a lock or the internal port may be held by what is about to let go of it.
 const PATIENCE: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -40,6 +44,13 @@ impl Folder {
         // It holds credentials and other people's data.
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unusable)?;
         let path = fs::canonicalize(dir).map_err(unusable)?;
+        let found = fs::metadata(&path).map_err(unusable)?;
+        if found.mode() & OTHERS != 0 {
+            if found.uid() != rustix::process::geteuid().as_raw() {
+                return Err(ServeError::Exposed { dir: dir.to_owned() });
+            }
+            fs::set_permissions(&path, Permissions::from_mode(0o700)).map_err(unusable)?;
+        }
         let mut lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -71,7 +82,26 @@ impl Folder {
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .map_err(unusable)?;
-        Ok(Self { path, _lock: lock })
+        let folder = Self { path, _lock: lock };
+        for database in [ledger::FILE, dynamodb::FILE] {
+            folder.keep_private(database).map_err(unusable)?;
+        }
+        Ok(folder)
+    }
+
+    /// Makes a SQLite file, and what SQLite keeps beside it, its owner's alone. What SQLite makes
+    /// later has the file's mode.
+    fn keep_private(&self, database: &str) -> io::Result<()> {
+        let file = self.path.join(database);
+        OpenOptions::new().create(true).append(true).mode(0o600).open(file)?;
+        for end in ["", "-wal", "-shm"] {
+            let file = self.path.join(format!("{database}{end}"));
+            match fs::set_permissions(file, Permissions::from_mode(0o600)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Listens on the internal port: the one that was chosen when the folder was made.

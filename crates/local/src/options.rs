@@ -80,6 +80,16 @@ pub enum ServeError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The folder is another user's, and others can read it.
+    #[error(
+        "{} is another user's and not closed to others, but is to hold credentials\nUse --dir to \
+         name a folder of your own",
+        dir.display()
+    )]
+    Exposed {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// Another server uses the folder.
     #[error(
         "another stepwes server{} uses {}\nStop it first, or give this one a folder of its own with --dir",

@@ -2,7 +2,11 @@
 
 mod common;
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+};
 
 use stepwes_local::{ServeError, ServeOptions, start};
 
@@ -37,6 +41,32 @@ async fn the_folder_is_its_owners_alone_and_one_servers() {
     rig.server.shutdown().await;
     let again = start(options(rig.folder.path(), "exit 0")).await.expect("started");
     again.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_folder_that_others_could_read_is_closed_to_them_with_its_databases() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = || options(folder.path(), "exit 0");
+    let open = |path: &Path, mode: u32| {
+        fs::set_permissions(path, Permissions::from_mode(mode)).expect("changed");
+    };
+    let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    let dir = options().dir;
+    fs::create_dir(&dir).expect("made");
+    open(&dir, 0o755);
+    let files = ["aws.sqlite", "dynamodb.sqlite"].map(|name| dir.join(name));
+    for file in &files {
+        fs::write(file, "").expect("made");
+        open(file, 0o644);
+    }
+    let server = start(options()).await.expect("started");
+    assert_eq!(mode(&dir), 0o700);
+    for file in &files {
+        assert_eq!(mode(file), 0o600);
+        let wal = format!("{}-wal", file.display());
+        assert_eq!(mode(Path::new(&wal)), 0o600);
+    }
+    server.shutdown().await;
 }
 
 #[tokio::test]
