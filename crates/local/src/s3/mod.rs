@@ -106,6 +106,7 @@ pub enum OpenError {
 #[derive(Debug, Clone)]
 pub struct S3Endpoint {
     service: S3Service,
+    uploads: Arc<multipart::Uploads>,
 }
 
 impl S3Endpoint {
@@ -121,10 +122,25 @@ impl S3Endpoint {
         hooks: Hooks,
     ) -> Result<Self, OpenError> {
         let store = Arc::new(store::Store::open(root, buckets)?);
-        let mut builder = S3ServiceBuilder::new(ops::Operations::new(store, hooks.on_created));
+        let uploads = Arc::new(multipart::Uploads::new(Arc::clone(&store)));
+        let operations = ops::Operations::new(store, Arc::clone(&uploads), hooks.on_created);
+        let mut builder = S3ServiceBuilder::new(operations);
         builder.set_auth(access::Auth(Arc::clone(&credentials)));
         builder.set_access(access::Access { credentials, on_call: hooks.on_call });
-        Ok(Self { service: builder.build() })
+        Ok(Self { service: builder.build(), uploads })
+    }
+
+    /// Removes multipart uploads that nobody went on with for seven days. What cannot be removed is
+    /// logged.
+    pub async fn sweep(&self) {
+        let uploads = Arc::clone(&self.uploads);
+        let swept = tokio::task::spawn_blocking(move || uploads.sweep()).await;
+        let error: Box<dyn std::error::Error> = match swept {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.into(),
+            Err(panicked) => panicked.into(),
+        };
+        tracing::warn!(error = &*error, "old uploads were not removed");
     }
 
     /// Answers one S3 request.

@@ -20,8 +20,10 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+/// How long an unfinished upload is kept.
+const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The least size of every part but the last
 /// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>).
 const SMALLEST_PART: u64 = 5 * 1024 * 1024;
@@ -74,13 +76,39 @@ pub(super) struct Completion {
 #[derive(Debug)]
 pub(super) struct Uploads {
     store: Arc<Store>,
-    /// One lock an upload that is being completed or aborted.
-    ending: Mutex<HashMap<String, Arc<Mutex<()>>>>,
+    /// One lock an upload whose parts are being changed, or that is being ended.
+    locks: Mutex<HashMap<String, Arc<Mutex<()>>>>,
 }
 
 impl Uploads {
     pub(super) fn new(store: Arc<Store>) -> Self {
-        Self { store, ending: Mutex::new(HashMap::new()) }
+        Self { store, locks: Mutex::new(HashMap::new()) }
+    }
+
+    /// Removes the uploads that nobody went on with for too long.
+    pub(super) fn sweep(&self) -> StoreResult<()> {
+        let all = self.store.uploads();
+        for entry in fs::read_dir(&all).context("list", &all)? {
+            let entry = entry.context("list", &all)?;
+            let folder = entry.path();
+            let Some(found) = absent(entry.metadata()).context("look at", &folder)? else {
+                continue;
+            };
+            let modified = found.modified().context("look at", &folder)?;
+            if modified.elapsed().unwrap_or_default() <= LIFETIME {
+                continue;
+            }
+            let id = entry.file_name().to_string_lossy().into_owned();
+            let lock = self.lock_of(&id);
+            let removed = {
+                let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
+                // Completed or aborted just now, it is not there any more.
+                if folder.exists() { self.remove(&folder) } else { Ok(()) }
+            };
+            self.let_go(&id, lock);
+            removed?;
+        }
+        Ok(())
     }
 
     /// The folder of an upload. Only an id of our own form is ever made a path.
@@ -111,6 +139,18 @@ impl Uploads {
 
     /// Makes a received body a part, in place of an older one of the same number.
     pub(super) fn put_part(&self, id: &str, number: i32, part: Received) -> StoreResult<()> {
+        // Before the lock: other parts need not wait for the disk.
+        part.file.sync().context("write", part.file.path())?;
+        let lock = self.lock_of(id);
+        let done = {
+            let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
+            self.replace_part(id, number, part)
+        };
+        self.let_go(id, lock);
+        done
+    }
+
+    fn replace_part(&self, id: &str, number: i32, part: Received) -> StoreResult<()> {
         let upload = self.folder(id)?;
         let folder = upload.join(number.to_string());
         match fs::create_dir(&folder) {
@@ -175,16 +215,16 @@ impl Uploads {
     /// Makes the parts an object. Asked again, it answers as before, as long as the object is that
     /// of this upload.
     pub(super) fn complete(&self, wanted: &Completion) -> StoreResult<Committed> {
-        let lock = self.ending(&wanted.id);
+        let lock = self.lock_of(&wanted.id);
         let answer = {
-            let _ending = lock.lock().unwrap_or_else(PoisonError::into_inner);
+            let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
             match self.get(&wanted.bucket, &wanted.key, &wanted.id) {
                 Ok(upload) => self.assemble(wanted, upload),
                 Err(StoreError::NoSuchUpload) => self.completed_before(wanted),
                 Err(error) => Err(error),
             }
         };
-        self.ended(&wanted.id, lock);
+        self.let_go(&wanted.id, lock);
         answer
     }
 
@@ -255,12 +295,12 @@ impl Uploads {
 
     /// Removes an upload and its parts.
     pub(super) fn abort(&self, bucket: &str, key: &str, id: &str) -> StoreResult<()> {
-        let lock = self.ending(id);
+        let lock = self.lock_of(id);
         let answer = {
-            let _ending = lock.lock().unwrap_or_else(PoisonError::into_inner);
+            let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
             self.get(bucket, key, id).and_then(|_| self.remove(&self.folder(id)?))
         };
-        self.ended(id, lock);
+        self.let_go(id, lock);
         answer
     }
 
@@ -271,13 +311,13 @@ impl Uploads {
         fs::remove_dir_all(&gone).context("remove", &gone)
     }
 
-    fn ending(&self, id: &str) -> Arc<Mutex<()>> {
-        let mut all = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+    fn lock_of(&self, id: &str) -> Arc<Mutex<()>> {
+        let mut all = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(all.entry(id.to_owned()).or_default())
     }
 
-    fn ended(&self, id: &str, lock: Arc<Mutex<()>>) {
-        let mut all = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+    fn let_go(&self, id: &str, lock: Arc<Mutex<()>>) {
+        let mut all = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         drop(lock);
         if all.get(id).is_some_and(|lock| Arc::strong_count(lock) == 1) {
             all.remove(id);

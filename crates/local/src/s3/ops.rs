@@ -18,8 +18,12 @@ pub(super) struct Operations {
 }
 
 impl Operations {
-    pub(super) fn new(store: Arc<Store>, on_created: Option<CreatedHook>) -> Self {
-        Self { uploads: Arc::new(Uploads::new(Arc::clone(&store))), store, on_created }
+    pub(super) fn new(
+        store: Arc<Store>,
+        uploads: Arc<Uploads>,
+        on_created: Option<CreatedHook>,
+    ) -> Self {
+        Self { store, uploads, on_created }
     }
 
     /// Refuses a bucket that does not exist.

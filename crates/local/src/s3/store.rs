@@ -13,6 +13,13 @@
 //! no lock unless what it saw does not fit together.
 //!
 //! Symbolic links are not followed: what lies behind one is outside of the folder.
+//!
+//! What is acknowledged survives `kill -9`, whatever it is. Of a power cut, the promise is that what
+//! is there is whole and what refers to something finds it: an object is on the disk before its
+//! writer is told, and so before a row of the databases can speak of it. Lost may be: the databases'
+//! last transactions (`synchronous = NORMAL`), descriptions of objects beyond what is computed
+//! again (content type, user metadata, given checksums), uploads that are not completed; deleted
+//! objects may be back.
 
 use super::OpenError;
 use super::error::{IoContext as _, StoreError, StoreResult, absent};
@@ -30,8 +37,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How long an unfinished multipart upload is kept.
-const UPLOAD_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A file changed this recently may change again without its time or size changing.
 const SETTLED: Duration = Duration::from_secs(2);
 /// Sizes of the pieces in which files are read.
@@ -97,19 +102,7 @@ impl Store {
         for folder in [swept, store.uploads()] {
             fs::create_dir_all(&folder).map_err(in_folder(&folder))?;
         }
-        store.sweep_uploads().map_err(in_folder(&store.uploads()))?;
         Ok(store)
-    }
-
-    fn sweep_uploads(&self) -> io::Result<()> {
-        for entry in fs::read_dir(self.uploads())? {
-            let entry = entry?;
-            let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
-            if age > UPLOAD_LIFETIME {
-                fs::remove_dir_all(entry.path())?;
-            }
-        }
-        Ok(())
     }
 
     /// Where files are written before they become objects.
@@ -269,6 +262,8 @@ impl Store {
         precondition: &Precondition,
     ) -> StoreResult<Committed> {
         let path = key_path(key);
+        // Before the lock: others need not wait for the disk.
+        staged.sync().context("write", staged.path())?;
         let mut newest = self.lock();
         self.check(bucket, key, precondition)?;
         let modified = SystemTime::now().max(*newest + Duration::from_nanos(1));
@@ -286,10 +281,18 @@ impl Store {
         versions.push(Version { stamp, meta: meta.clone() });
         self.write_sidecar(bucket, key, versions)?;
 
-        let folder = self.make_folders(bucket, &path.folders)?;
+        let (folder, made) = self.make_folders(bucket, &path.folders)?;
         if let Err(error) = self.put_in_place(staged, &folder, &path.name) {
             self.prune(bucket, folder);
             return Err(error);
+        }
+        drop(newest);
+        let mut changed = folder;
+        for _ in 0..=made {
+            // Gone again, its object is gone too.
+            absent(File::open(&changed).and_then(|folder| folder.sync_all()))
+                .context("write", &changed)?;
+            changed.pop();
         }
         Ok(Committed { stamp, meta })
     }
@@ -315,8 +318,10 @@ impl Store {
     }
 
     /// Makes the folders of a key; a file in the way is an object, and moves beside its folder.
-    fn make_folders(&self, bucket: &str, names: &[String]) -> StoreResult<PathBuf> {
+    /// Gives the last one, and how many were made.
+    fn make_folders(&self, bucket: &str, names: &[String]) -> StoreResult<(PathBuf, usize)> {
         let mut folder = self.folder(bucket);
+        let mut made = 0;
         for name in names {
             let parent = folder.clone();
             folder.push(name);
@@ -331,8 +336,9 @@ impl Store {
                 self.prune(bucket, parent);
                 return Err(StoreError::Io { action: "create the folder", path: folder, source });
             }
+            made += 1;
         }
-        Ok(folder)
+        Ok((folder, made))
     }
 
     fn put_in_place(&self, staged: TempFile, folder: &Path, name: &str) -> StoreResult<()> {

@@ -48,6 +48,11 @@ impl TempFile {
         Ok(Stamp::of(&self.file.metadata()?))
     }
 
+    /// Returns when the content is on the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
     /// Moves the file to its place, atomically.
     pub(super) fn rename(mut self, place: &Path) -> io::Result<()> {
         fs::rename(&self.path, place)?;

@@ -29,6 +29,7 @@ const SECRET_KEY: &str = "a-long-lived-secret";
 /// A served folder, and what it told its hooks.
 struct Served {
     folder: Arc<TempDir>,
+    endpoint: S3Endpoint,
     credentials: Arc<Credentials>,
     url: String,
     calls: Arc<Mutex<Vec<String>>>,
@@ -66,11 +67,11 @@ impl Served {
                 .expect("the folder opens");
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let router = Router::new().fallback_service(endpoint);
+        let router = Router::new().fallback_service(endpoint.clone());
         let server = tokio::spawn(async move {
             axum::serve(listener, router).await.expect("it serves");
         });
-        Self { folder, credentials, url, calls, created, server }
+        Self { folder, endpoint, credentials, url, calls, created, server }
     }
 
     fn client(&self) -> Client {

@@ -6,7 +6,9 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart,
 };
+use std::fs::File;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 const MIB: usize = 1024 * 1024;
 
@@ -158,6 +160,47 @@ async fn a_wrong_list_of_parts_is_refused() {
         .send()
         .await
         .expect("nothing of that ended the upload");
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_goes_on_with_is_removed_after_seven_days() {
+    let served = Served::new().await;
+    let client = served.client();
+    let (old, new) = (create(&client, "old").await, create(&client, "new").await);
+    upload(&client, "old", &old, 1, noise(10)).await;
+    let part = upload(&client, "new", &new, 1, noise(10)).await;
+    let folder = File::open(served.root().join(".tmp/uploads").join(&old)).expect("there");
+    let eight_days_ago = SystemTime::now() - Duration::from_secs(8 * 24 * 3600);
+    folder.set_modified(eight_days_ago).expect("set");
+    served.endpoint.sweep().await;
+    let error = client.list_parts().bucket(BUCKET).key("old").upload_id(&old).send().await;
+    assert_eq!(code(&error.expect_err("gone")), "NoSuchUpload");
+    complete(&client, "new", &new, &[part]).send().await.expect("completed");
+    assert!(files_under(&served.root().join(".tmp")).is_empty());
+}
+
+#[tokio::test]
+async fn of_two_uploads_of_one_part_at_once_one_stays_whole() {
+    let served = Served::new().await;
+    let client = served.client();
+    for round in 0..50 {
+        let id = create(&client, "x").await;
+        let (one, other) = (noise(10 + round), noise(100 + round));
+        tokio::join!(
+            upload(&client, "x", &id, 1, one.clone()),
+            upload(&client, "x", &id, 1, other.clone()),
+        );
+        let listed = client.list_parts().bucket(BUCKET).key("x").upload_id(&id).send().await;
+        let listed = listed.expect("listed");
+        let [part] = listed.parts() else { panic!("one part: {listed:?}") };
+        let part = CompletedPart::builder()
+            .part_number(1)
+            .set_e_tag(part.e_tag().map(str::to_owned))
+            .build();
+        complete(&client, "x", &id, &[part]).send().await.expect("completed");
+        let content = get(&client, "x").await.expect("there");
+        assert!(content == one || content == other);
+    }
 }
 
 #[tokio::test]
