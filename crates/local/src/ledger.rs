@@ -2,9 +2,9 @@
 //! temporary credentials.
 //!
 //! SQLite in WAL mode with `synchronous = NORMAL`: a killed process loses nothing, a power cut may
-//! lose the last moments but never corrupts.
+//! lose the last moments but never corrupts. [`crate::s3`] says what holds of the objects.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -38,6 +38,8 @@ CREATE TABLE IF NOT EXISTS definitions (
     text TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS running_executions ON executions (name) WHERE status = 'RUNNING';
+CREATE INDEX IF NOT EXISTS ended_executions ON executions (stopped_at)
+    WHERE stopped_at IS NOT NULL;
 CREATE TABLE IF NOT EXISTS tasks (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -191,6 +193,20 @@ impl Ledger {
         .await
     }
 
+    /// Forgets executions that ended before `before`, at most 1,000.
+    pub(crate) async fn forget_executions(&self, before: DateTime<Utc>) -> Result<(), LedgerError> {
+        self.call(move |db| {
+            db.execute(
+                "DELETE FROM executions WHERE name IN (
+                     SELECT name FROM executions WHERE stopped_at < ?1
+                     ORDER BY stopped_at LIMIT 1000)",
+                [before.timestamp_millis()],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
     /// The execution of that name.
     pub(crate) async fn execution(
         &self,
@@ -247,13 +263,39 @@ impl Ledger {
         self.call(move |db| find_task(db, "id = ?1", &id)).await
     }
 
-    /// The ECS tasks that have not stopped, in the order in which they were asked for.
-    pub(crate) async fn live_tasks(&self) -> Result<Vec<Task>, LedgerError> {
+    /// The ECS tasks that have not stopped, in the order in which they were asked for: the id of
+    /// each, and the task as far as it can be read.
+    pub(crate) async fn live_tasks(
+        &self,
+    ) -> Result<Vec<(String, serde_json::Result<Task>)>, LedgerError> {
         self.call(|db| {
             let mut query =
-                db.prepare("SELECT task FROM tasks WHERE stopped_at IS NULL ORDER BY seq")?;
-            let rows = query.query_map([], |row| row.get::<_, String>(0))?;
-            rows.map(|row| Ok(serde_json::from_str(&row?)?)).collect()
+                db.prepare("SELECT id, task FROM tasks WHERE stopped_at IS NULL ORDER BY seq")?;
+            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+            rows.map(|row| {
+                let (id, text) = row?;
+                Ok((id, serde_json::from_str(&text)))
+            })
+            .collect()
+        })
+        .await
+    }
+
+    /// Forgets an ECS task.
+    pub(crate) async fn forget_task(&self, id: String) -> Result<(), LedgerError> {
+        self.call(move |db| {
+            db.execute("DELETE FROM tasks WHERE id = ?1", [id])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The ids of every ECS task, stopped or not.
+    pub(crate) async fn task_ids(&self) -> Result<HashSet<String>, LedgerError> {
+        self.call(|db| {
+            let mut query = db.prepare("SELECT id FROM tasks")?;
+            let rows = query.query_map([], |row| row.get(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
         })
         .await
     }
@@ -311,12 +353,21 @@ impl Ledger {
         .await
     }
 
-    /// Every temporary credential that is kept.
+    /// Every temporary credential that is kept and can be read.
     pub(crate) async fn credentials(&self) -> Result<Vec<CredentialRow>, LedgerError> {
         self.call(|db| {
             let mut query = db.prepare("SELECT credential FROM temporary_credentials")?;
-            let rows = query.query_map([], |row| row.get::<_, String>(0))?;
-            rows.map(|row| Ok(serde_json::from_str(&row?)?)).collect()
+            let mut credentials = Vec::new();
+            for text in query.query_map([], |row| row.get::<_, String>(0))? {
+                match serde_json::from_str(&text?) {
+                    Ok(credential) => credentials.push(credential),
+                    Err(error) => tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "a temporary credential cannot be read, and is none any more"
+                    ),
+                }
+            }
+            Ok(credentials)
         })
         .await
     }

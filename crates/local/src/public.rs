@@ -19,6 +19,9 @@ use crate::{
     s3::S3Endpoint,
 };
 
+/// Why a waiting task is stopped.
+pub(crate) const CANCELED: &str = "the run is being cancelled";
+
 /// What answers on the public port.
 pub(crate) struct Public {
     /// The routes of the API functions. Replaced when an engine's version becomes known late.
@@ -63,7 +66,7 @@ impl Public {
         let whole = async move {
             let response = answer(router, request).await;
             if response.status().is_success()
-                && let Err(error) = ecs.stop_waiting(&run, "the run is being cancelled").await
+                && let Err(error) = ecs.stop_waiting(&run, CANCELED).await
             {
                 // reconcile stops it later.
                 tracing::warn!(

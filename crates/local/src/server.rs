@@ -35,7 +35,7 @@ use crate::{
     life::Life,
     listener::HttpServer,
     options::{ServeError, ServeOptions},
-    public::{Guard, Public},
+    public::{CANCELED, Guard, Public},
     s3::{Credentials, Hooks, S3Endpoint},
     states::{self, States},
     sts::Sts,
@@ -50,7 +50,7 @@ const TASKS_PATIENCE: Duration = Duration::from_millis(500);
 const TASKS_WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How often expired items are deleted.
 const SWEEP_EVERY: Duration = Duration::from_secs(300);
-/// How often stopped tasks are forgotten.
+/// How often stopped tasks, ended executions and abandoned uploads are forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
 
 /// A running server.
@@ -93,6 +93,11 @@ pub struct LeftTask {
 /// # Errors
 /// [`ServeError`], which says what is wrong and what to do.
 pub async fn start(options: ServeOptions) -> Result<Server, ServeError> {
+    let slots = slots(options.max_engines);
+    start_with(options, slots).await
+}
+
+async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, ServeError> {
     check(&options).await?;
     let engine = engine_path(&options)?;
     let folder = Folder::open(&options.dir).await?;
@@ -137,7 +142,7 @@ pub async fn start(options: ServeOptions) -> Result<Server, ServeError> {
         dir: dir.clone(),
         engine,
         internal_url: internal_url.clone(),
-        slots: slots(options.max_engines),
+        slots,
         stop_timeout: options.stop_timeout,
     };
     let ecs = Ecs::load(Arc::clone(&ledger), definition, life.clone()).await.map_err(in_ledger)?;
@@ -189,7 +194,18 @@ pub async fn start(options: ServeOptions) -> Result<Server, ServeError> {
         async move { public.call(request).await }
     });
     let reconcile_now = Arc::new(Notify::new());
-    spawn_timers(&life, &functions, &calls, dynamodb, &ecs, &options, &reconcile_now);
+    spawn_timer(&life, FORGET_EVERY, {
+        let (ecs, states, s3) = (Arc::clone(&ecs), Arc::clone(&states), public.s3.clone());
+        move || {
+            let (ecs, states, s3) = (Arc::clone(&ecs), Arc::clone(&states), s3.clone());
+            async move {
+                ecs.forget_old(Utc::now()).await;
+                states.forget_old(Utc::now()).await;
+                s3.sweep().await;
+            }
+        }
+    });
+    spawn_timers(&life, &functions, &calls, dynamodb, &options, &reconcile_now);
     if let Some(program) = found.unknown {
         ask_for_version(program, search, &life, &public, &aws, &options);
     }
@@ -289,8 +305,11 @@ impl Server {
                 return Ok(asked.len());
             }
             for run in left {
-                if asked.insert(run) {
-                    self.cancel(run).await;
+                if asked.contains(&run) {
+                    // Its execution may have asked for a task just before it was cancelled.
+                    self.stop_waiting(run).await;
+                } else if self.cancel(run).await {
+                    asked.insert(run);
                 }
             }
             self.reconcile();
@@ -298,13 +317,26 @@ impl Server {
         }
     }
 
-    async fn cancel(&self, run: RunId) {
+    /// Asks for a run to be cancelled; whether that need not be asked again.
+    async fn cancel(&self, run: RunId) -> bool {
         let path = format!("{}/runs/{run}/cancel", stepwes_core::wes::BASE_PATH);
-        let Ok(request) = Request::post(path).body(Body::empty()) else { return };
+        let Ok(request) = Request::post(path).body(Body::empty()) else { return false };
         let answer = self.public.api(request).await;
         // A run that failed meanwhile is 403, and has ended as well.
-        if !answer.status().is_success() && answer.status() != StatusCode::FORBIDDEN {
-            tracing::warn!(%run, status = %answer.status(), "a run was not cancelled");
+        let is_done = answer.status().is_success() || answer.status() == StatusCode::FORBIDDEN;
+        if !is_done {
+            tracing::warn!(%run, status = %answer.status(), "a run was not cancelled; trying again");
+        }
+        is_done
+    }
+
+    async fn stop_waiting(&self, run: RunId) {
+        if let Err(error) = self.ecs.stop_waiting(&run.to_string(), CANCELED).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                %run,
+                "a waiting task was not stopped; trying again"
+            );
         }
     }
 }
@@ -329,7 +361,8 @@ pub async fn stop_runs(
     options: ServeOptions,
     progress: impl FnMut(usize),
 ) -> Result<usize, ServeError> {
-    let server = start(ServeOptions { port: 0, ..options }).await?;
+    // Without slots: no engine is started only to be stopped.
+    let server = start_with(ServeOptions { port: 0, ..options }, 0).await?;
     let stopped = server.stop_runs(progress).await;
     server.shutdown().await;
     stopped
@@ -473,7 +506,6 @@ fn spawn_timers(
     functions: &Arc<Functions>,
     calls: &Arc<Calls>,
     dynamodb: DynamoDb,
-    ecs: &Arc<Ecs>,
     options: &ServeOptions,
     reconcile_now: &Arc<Notify>,
 ) {
@@ -496,11 +528,17 @@ fn spawn_timers(
             }
         }
     });
-    let ecs = Arc::clone(ecs);
+}
+
+/// Does `work` now and again and again.
+fn spawn_timer<W>(life: &Life, every: Duration, work: impl Fn() -> W + Send + 'static)
+where
+    W: Future<Output = ()> + Send + 'static,
+{
     life.spawn(async move {
         loop {
-            ecs.forget_old(Utc::now()).await;
-            tokio::time::sleep(FORGET_EVERY).await;
+            work().await;
+            tokio::time::sleep(every).await;
         }
     });
 }

@@ -231,6 +231,109 @@ async fn killed_again_and_again_at_any_moment_every_run_ends_and_none_is_run_twi
 }
 
 #[tokio::test]
+async fn a_task_that_cannot_be_read_has_ended_and_holds_nothing_up() {
+    for damage in ["row", "alive"] {
+        let folder = prepare(&["STUB_HOLD_RUNNING"]);
+        let pipe = folder.path().join("STUB_HOLD_RUNNING").display().to_string();
+        let script = stub(&[("STUB_HOLD_RUNNING", &pipe)]);
+        let options = || options(folder.path(), &script);
+        let server = start(options()).await.expect("started");
+        let run = submit(server.url()).await;
+        until_state(server.url(), &run, "RUNNING").await;
+        let left = server.shutdown().await;
+        let pid = left.tasks[0].pid;
+        let ledger = common::ledger(&options().dir);
+        match damage {
+            "row" => {
+                ledger.execute_batch("UPDATE tasks SET task = '{}'").expect("changed");
+            }
+            _ => {
+                let query = "SELECT id FROM tasks";
+                let id: String = ledger.query_row(query, [], |row| row.get(0)).expect("a task");
+                let alive = options().dir.join("tasks").join(id).join("alive");
+                fs::write(alive, [0xff]).expect("written");
+            }
+        }
+        let server = start(options()).await.expect("started");
+        until("the engine is killed", || async { !is_alive(pid) }).await;
+        until_state(server.url(), &run, "COMPLETE").await;
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_needs_any_more_goes_away() {
+    let folder = prepare(&[]);
+    let script = stub(&[("A", "b")]);
+    let options = || options(folder.path(), &script);
+    let server = start(options()).await.expect("started");
+    let runs = [submit(server.url()).await, submit(server.url()).await];
+    for run in &runs {
+        until_state(server.url(), run, "COMPLETE").await;
+    }
+    let ledger = common::ledger(&options().dir);
+    let names = || -> BTreeSet<String> {
+        let mut query = ledger.prepare("SELECT name FROM executions").expect("valid");
+        let rows = query.query_map([], |row| row.get(0)).expect("read");
+        rows.collect::<Result<_, _>>().expect("read")
+    };
+    until("the executions end", || async {
+        let running = "SELECT count(*) FROM executions WHERE status = 'RUNNING'";
+        ledger.query_row(running, [], |row| row.get::<_, i64>(0)).expect("read") == 0
+    })
+    .await;
+    let with_token = "SELECT count(*) FROM executions WHERE output LIKE '%STEPWES_TOKEN%'";
+    let with_token: i64 = ledger.query_row(with_token, [], |row| row.get(0)).expect("read");
+    assert_eq!(with_token, 0);
+    server.shutdown().await;
+
+    let stray = options().dir.join("tasks").join("0".repeat(32));
+    fs::create_dir_all(stray.join("work")).expect("made");
+    let ninety_one_days_ago = chrono::Utc::now() - chrono::TimeDelta::days(91);
+    ledger
+        .execute(
+            "UPDATE executions SET stopped_at = ?1 WHERE name = ?2",
+            rusqlite::params![ninety_one_days_ago.timestamp_millis(), runs[0]],
+        )
+        .expect("changed");
+    let server = start(options()).await.expect("started");
+    until("the old execution is forgotten", || async { names().len() == 1 }).await;
+    assert!(names().contains(&runs[1]));
+    until("the stray folder is removed", || async { !stray.exists() }).await;
+    // The folders of known tasks stay for as long as the tasks do.
+    assert_eq!(fs::read_dir(options().dir.join("tasks")).expect("there").count(), 2);
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn no_engine_is_started_only_to_be_stopped() {
+    let folder = prepare(&["STUB_HOLD_RUNNING"]);
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let script =
+        stub(&[("STUB_LOG", &path("starts")), ("STUB_HOLD_RUNNING", &path("STUB_HOLD_RUNNING"))]);
+    let one = || ServeOptions {
+        max_engines: std::num::NonZeroUsize::new(1),
+        ..options(folder.path(), &script)
+    };
+    let server = start(one()).await.expect("started");
+    let runs = [submit(server.url()).await, submit(server.url()).await];
+    until("one runs and one waits", || async {
+        let mut states = Vec::new();
+        for run in &runs {
+            states.push(common::state(server.url(), run).await);
+        }
+        states.sort();
+        states == ["INITIALIZING", "RUNNING"]
+    })
+    .await;
+    server.shutdown().await;
+    // More slots than before: the one that waits would be started.
+    let stopped = stepwes_local::stop_runs(options(folder.path(), &script), |_| {}).await;
+    assert_eq!(stopped.expect("stopped"), 2);
+    assert_eq!(started(folder.path()).len(), 1);
+}
+
+#[tokio::test]
 async fn an_execution_keeps_the_definition_that_it_was_started_with() {
     let folder = prepare(&["STUB_HOLD_RUNNING"]);
     let pipe = folder.path().join("STUB_HOLD_RUNNING").display().to_string();
@@ -274,6 +377,7 @@ async fn a_server_that_is_asked_to_leaves_its_engines_running_and_says_which() {
         .expect("stopped");
     assert_eq!((stopped, told.as_slice()), (1, [1, 0].as_slice()));
     assert!(!is_alive(pid));
+    assert_eq!(started(folder.path()).len(), 1);
     let server = start(options(folder.path(), &script)).await.expect("started");
     assert_eq!(common::state(server.url(), &run).await, "CANCELED");
     server.shutdown().await;

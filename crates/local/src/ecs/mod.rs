@@ -120,9 +120,22 @@ impl Ecs {
             definition,
             ledger,
         });
-        for task in ecs.ledger.live_tasks().await? {
-            ecs.take_up(task).await?;
+        for (id, task) in ecs.ledger.live_tasks().await? {
+            match task {
+                Ok(task) => ecs.take_up(task).await?,
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        task = id,
+                        "a task cannot be read, and is none any more"
+                    );
+                    ecs.kill_all(&id, None).await;
+                    ecs.ledger.forget_task(id).await?;
+                }
+            }
         }
+        let removing = Arc::clone(&ecs);
+        ecs.life.spawn(async move { removing.remove_strays().await });
         ecs.fill_slots();
         Ok(ecs)
     }
@@ -364,6 +377,24 @@ impl Ecs {
             }
         })
         .await;
+    }
+
+    /// Removes the folders that belong to no task, as a server that was killed may leave them, with
+    /// the processes that may still work there.
+    async fn remove_strays(&self) {
+        let all = self.definition.dir.join(FOLDER);
+        let found = spawn_blocking(move || {
+            let entries = std::fs::read_dir(all).into_iter().flatten().flatten();
+            entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>()
+        });
+        // Asked after the folders were seen: a task is recorded before it has one.
+        let (Ok(found), Ok(known)) = (found.await, self.ledger.task_ids().await) else { return };
+        for id in found.into_iter().filter(|id| !known.contains(id)) {
+            self.kill_all(&id, None).await;
+            let folder = self.folder(&id);
+            // What cannot be removed is only lost space.
+            let _ = spawn_blocking(move || remove_tree(&folder)).await;
+        }
     }
 
     /// Starts waiting tasks while slots are free.

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use stepwes_asl::{Execution, Input, Machine, Status};
 use tokio::sync::{mpsc, oneshot};
@@ -246,6 +246,13 @@ impl States {
         self.ledger.execution(name.to_owned()).await
     }
 
+    /// Forgets executions that ended long ago.
+    pub(crate) async fn forget_old(&self, now: DateTime<Utc>) {
+        if let Err(error) = self.ledger.forget_executions(now - REMEMBERED).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "old executions are kept");
+        }
+    }
+
     /// The names of the executions that run.
     pub(crate) fn running(&self) -> Vec<String> {
         self.live().keys().cloned().collect()
@@ -265,6 +272,10 @@ enum Unreadable {
     Machine(#[from] machine::MachineError),
 }
 
+/// For how long an ended execution is remembered: as long as Step Functions does, which lets a name
+/// be used again after that.
+/// <https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>
+const REMEMBERED: TimeDelta = TimeDelta::days(90);
 /// Step Functions' name for an execution that has not ended.
 pub(crate) const RUNNING: &str = "RUNNING";
 
