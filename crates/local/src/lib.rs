@@ -25,6 +25,8 @@ mod ledger;
 mod life;
 mod listener;
 mod options;
+mod patience;
+mod process_limits;
 mod public;
 pub mod s3;
 mod server;

@@ -33,14 +33,22 @@ use crate::{
     lambda::{Functions, name},
     ledger::{self, Ledger},
     life::Life,
-    listener::HttpServer,
+    listener::{HttpServer, Limits},
     options::{ServeError, ServeOptions},
+    process_limits,
     public::{CANCELED, Guard, Public},
     s3::{Credentials, Hooks, S3Endpoint},
     states::{self, States},
     sts::Sts,
 };
 
+/// How long a client may do nothing in the middle of a request or an answer.
+const CLIENTS_PATIENCE: Duration = Duration::from_secs(60);
+/// What clients may take of the public port.
+const PUBLIC: Limits = Limits { connections: 512, patience: CLIENTS_PATIENCE };
+/// What the functions and the engine tasks may take of the internal port: a few connections for each
+/// of many tasks.
+const INTERNAL: Limits = Limits { connections: 4096, patience: CLIENTS_PATIENCE };
 /// How long the requests that are being answered have when the server goes down.
 const REQUESTS_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the tasks' requests have: they are repeated to the next server.
@@ -98,6 +106,7 @@ pub async fn start(options: ServeOptions) -> Result<Server, ServeError> {
 }
 
 async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, ServeError> {
+    process_limits::set();
     check(&options).await?;
     let engine = engine_path(&options)?;
     let folder = Folder::open(&options.dir).await?;
@@ -168,7 +177,7 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
         states: Arc::clone(&states),
         functions: Arc::clone(&functions),
     });
-    let internal_http = HttpServer::start(internal_listener, move |request| {
+    let internal_http = HttpServer::start(internal_listener, INTERNAL, move |request| {
         let gateway = Arc::clone(&gateway);
         async move { gateway.call(request).await }
     });
@@ -189,7 +198,7 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
         presign_url: url.clone(),
     });
     let answering = Arc::clone(&public);
-    let public_http = HttpServer::start(public_listener, move |request| {
+    let public_http = HttpServer::start(public_listener, PUBLIC, move |request| {
         let public = Arc::clone(&answering);
         async move { public.call(request).await }
     });

@@ -56,9 +56,19 @@ fn is_alive(pid: &str) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
+/// How many files this process may have open: the soft limit and the hard one.
+fn open_files() -> [String; 2] {
+    let limits = fs::read_to_string("/proc/self/limits").expect("readable");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a line");
+    let words: Vec<_> = line.split_whitespace().collect();
+    [words[3].to_owned(), words[4].to_owned()]
+}
+
 #[tokio::test]
 async fn a_task_runs_with_its_environment_and_nothing_of_the_servers() {
-    let rig = serve("env | sort > env.txt; echo said; echo cried >&2; exit 3").await;
+    let [soft_before, _] = open_files();
+    let rig =
+        serve("env | sort > env.txt; ulimit -Sn > files; echo said; echo cried >&2; exit 3").await;
     let ecs = rig.server.aws().ecs();
     let tag = Tag::builder().key("stepwes:run_id").value("x").build();
     let task = started(
@@ -77,6 +87,9 @@ async fn a_task_runs_with_its_environment_and_nothing_of_the_servers() {
     let folder = folder_of(&rig.server, &task);
     assert_eq!(fs::read_to_string(folder.join("log")).expect("a log"), "said\ncried\n");
     assert!(!folder.join("work").exists(), "the working folder is removed");
+    let files = fs::read_to_string(folder.join("files")).expect("written");
+    assert_eq!(files.trim(), soft_before);
+    assert_eq!(open_files()[0], open_files()[1]);
     let environment = fs::read_to_string(folder.join("env.txt")).expect("written");
     let has = |line: &str| environment.lines().any(|there| there.starts_with(line));
     assert!(has("STEPWES_RUN_ID=a run") && has("STEPWES_BUCKET=runs"), "{environment}");

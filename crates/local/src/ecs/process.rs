@@ -20,8 +20,11 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::{Pid, getpid, getsid, setsid, write},
 };
+use rustix::process::{Resource, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::io::{Interest, unix::AsyncFd};
+
+use crate::process_limits;
 
 /// How often a process is looked at where the kernel cannot tell of its end.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -111,8 +114,9 @@ pub(crate) fn start(program: &Program) -> io::Result<Child> {
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log);
+    let files = process_limits::files_of_children();
     // SAFETY: between fork and exec only async-signal-safe calls are allowed: setsid, getpid,
-    // write and fcntl are, and nothing here allocates. The descriptor is open: `alive` lives until
+    // write, fcntl and setrlimit's system call are, and nothing here allocates. The descriptor is open: `alive` lives until
     // after the spawn.
     unsafe {
         command.pre_exec(move || {
@@ -125,6 +129,9 @@ pub(crate) fn start(program: &Program) -> io::Result<Child> {
             }
             // Kept across exec, and with it the lock.
             fcntl(alive, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            if let Some(files) = files {
+                setrlimit(Resource::Nofile, files)?;
+            }
             Ok(())
         });
     }
