@@ -5,6 +5,7 @@ mod common;
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -155,10 +156,18 @@ async fn an_engine_that_finished_while_no_server_was_there_has_finished_its_run(
     let folder = prepare(&["STUB_HOLD_DONE"]);
     let server = Process::start(folder.path()).await;
     let run = submit(&server.url).await;
-    let result = folder.path().join(format!("stepwes/s3/runs/work/{run}/1/result.json"));
-    until("the result is written", || async { result.exists() }).await;
+    // It can be opened so only when somebody waits at its other end; closed, it lets them go.
+    let pipe = folder.path().join("STUB_HOLD_DONE");
+    let mut opened = None;
+    until("the engine has written its result and waits", || {
+        let flags = nix::libc::O_NONBLOCK;
+        opened = fs::OpenOptions::new().write(true).custom_flags(flags).open(&pipe).ok();
+        let done = opened.is_some();
+        async move { done }
+    })
+    .await;
     server.kill();
-    release(folder.path(), "STUB_HOLD_DONE").await;
+    drop(opened);
     let pid = started(folder.path())[0].2;
     until("the engine ends", || async { !is_alive(pid) }).await;
     let server = Process::start(folder.path()).await;
