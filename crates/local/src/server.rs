@@ -401,10 +401,7 @@ async fn check(options: &ServeOptions) -> Result<(), ServeError> {
     }
     let host = bare(&options.host);
     // A name that cannot be resolved fails when it is listened on, with its own message.
-    let mut addresses = match tokio::net::lookup_host((host, 0)).await {
-        Ok(addresses) => addresses,
-        Err(_) => return Ok(()),
-    };
+    let Ok(mut addresses) = tokio::net::lookup_host((host, 0)).await else { return Ok(()) };
     if addresses.all(|address| address.ip().is_loopback()) {
         Ok(())
     } else {

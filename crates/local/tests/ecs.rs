@@ -8,7 +8,9 @@ use aws_sdk_ecs::{
     Client,
     error::ProvideErrorMetadata as _,
     operation::run_task::builders::RunTaskFluentBuilder,
-    types::{ContainerOverride, DesiredStatus, KeyValuePair, Tag, Task, TaskOverride},
+    types::{
+        ContainerOverride, DesiredStatus, KeyValuePair, Tag, Task, TaskOverride, TaskStopCode,
+    },
 };
 use stepwes_local::{Server, arn};
 
@@ -80,7 +82,7 @@ async fn a_task_runs_with_its_environment_and_nothing_of_the_servers() {
     let stopped = until_status(&ecs, &task, "STOPPED").await;
     assert_eq!(stopped.containers()[0].exit_code(), Some(3));
     assert_eq!(stopped.containers()[0].name(), Some("engine"));
-    assert_eq!(stopped.stop_code().map(|code| code.as_str()), Some("EssentialContainerExited"));
+    assert_eq!(stopped.stop_code().map(TaskStopCode::as_str), Some("EssentialContainerExited"));
     assert_eq!(stopped.started_by(), Some("a test"));
     assert!(stopped.started_at().is_some() && stopped.stopped_at().is_some());
 
@@ -118,7 +120,7 @@ async fn a_program_that_cannot_be_started_is_a_task_that_failed_to_start() {
     let ecs = rig.server.aws().ecs();
     let task = started(run_task(&ecs, &[])).await;
     let stopped = until_status(&ecs, &task, "STOPPED").await;
-    assert_eq!(stopped.stop_code().map(|code| code.as_str()), Some("TaskFailedToStart"));
+    assert_eq!(stopped.stop_code().map(TaskStopCode::as_str), Some("TaskFailedToStart"));
     let reason = stopped.stopped_reason().expect("a reason");
     assert!(reason.starts_with("ResourceInitializationError"), "{reason}");
     assert_eq!(stopped.containers()[0].exit_code(), None);
@@ -165,7 +167,7 @@ async fn a_stopped_task_is_asked_first() {
     assert_eq!(told.task().and_then(Task::desired_status), Some("STOPPED"));
     let stopped = until_status(&ecs, &task, "STOPPED").await;
     assert_eq!(stopped.containers()[0].exit_code(), Some(75));
-    assert_eq!(stopped.stop_code().map(|code| code.as_str()), Some("UserInitiated"));
+    assert_eq!(stopped.stop_code().map(TaskStopCode::as_str), Some("UserInitiated"));
     assert_eq!(stopped.stopped_reason(), Some("enough"));
 }
 

@@ -49,8 +49,8 @@ fn invalid(message: impl Into<String>) -> AwsError {
     AwsError::client("InvalidParameterException", message)
 }
 
-fn failed(error: LedgerError) -> AwsError {
-    AwsError::internal(Service::Ecs, &error)
+fn failed(error: &LedgerError) -> AwsError {
+    AwsError::internal(Service::Ecs, error)
 }
 
 fn check_cluster(cluster: Option<&str>) -> Result<(), AwsError> {
@@ -233,7 +233,7 @@ impl RunTask {
             exit_code: None,
             stop: None,
         };
-        match ecs.run(task).await.map_err(failed)? {
+        match ecs.run(task).await.map_err(|error| failed(&error))? {
             Asked::New(task) | Asked::Existing(task) => Ok(task),
             Asked::Conflict => Err(AwsError::client(
                 "ConflictException",
@@ -263,7 +263,7 @@ async fn stop_task(ecs: &Arc<Ecs>, request: StopTask) -> Result<Value, AwsError>
     let task = ecs
         .stop(task_id(&request.task), reason)
         .await
-        .map_err(failed)?
+        .map_err(|error| failed(&error))?
         .ok_or_else(|| invalid("The referenced task was not found."))?;
     Ok(json!({ "task": task.describe(false) }))
 }
@@ -289,7 +289,7 @@ async fn describe_tasks(ecs: &Arc<Ecs>, request: DescribeTasks) -> Result<Value,
     let (mut tasks, mut failures) = (Vec::new(), Vec::new());
     for asked in &request.tasks {
         let id = task_id(asked);
-        match ecs.get(id).await.map_err(failed)? {
+        match ecs.get(id).await.map_err(|error| failed(&error))? {
             Some(task) => tasks.push(task.describe(with_tags)),
             None => failures
                 .push(json!({ "arn": format!("{}{id}", arn::TASK_PREFIX), "reason": "MISSING" })),
@@ -327,7 +327,7 @@ async fn list_tasks(ecs: &Arc<Ecs>, request: ListTasks) -> Result<Value, AwsErro
     }
     let mut ids = if request.family.is_none_or(|family| family == arn::TASK_FAMILY) {
         let limit = if stopped { LISTED_STOPPED } else { usize::MAX };
-        ecs.list(stopped, limit).await.map_err(failed)?
+        ecs.list(stopped, limit).await.map_err(|error| failed(&error))?
     } else {
         Vec::new()
     };

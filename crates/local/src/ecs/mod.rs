@@ -147,14 +147,10 @@ impl Ecs {
             Found::NeverStarted => {
                 task.status = Status::Provisioning;
                 let to_stop = task.stopping_at.and(task.stop.clone());
-                let mut tasks = self.tasks();
-                tasks.live.insert(id.clone(), Live::new(task, false));
+                self.tasks().live.insert(id.clone(), Live::new(task, false));
                 match to_stop {
-                    None => tasks.waiting.push_back(id),
-                    Some(stop) => {
-                        drop(tasks);
-                        self.finish(&id, None, stop).await;
-                    }
+                    None => self.tasks().waiting.push_back(id),
+                    Some(stop) => self.finish(&id, None, stop).await,
                 }
             }
             Found::Alive(process) => {
@@ -172,7 +168,8 @@ impl Ecs {
             }
             Found::Ended => {
                 tracing::info!(task = %id, "a task ended while no server was there");
-                let leader = task.process;
+                // Its number alone says nothing any more: it may be another's by now.
+                let leader = task.process.filter(|process| process.start_time.is_some());
                 let same_boot = task.boot_id.as_deref() == Some(&self.boot_id);
                 let mut tasks = self.tasks();
                 tasks.running += 1;

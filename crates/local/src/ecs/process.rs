@@ -115,9 +115,9 @@ pub(crate) fn start(program: &Program) -> io::Result<Child> {
         .stdout(log.try_clone()?)
         .stderr(log);
     let files = process_limits::files_of_children();
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed: setsid, getpid,
-    // write, fcntl and setrlimit's system call are, and nothing here allocates. The descriptor is open: `alive` lives until
-    // after the spawn.
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed: setsid, getpid, write,
+    // fcntl and setrlimit are, and nothing here allocates. The descriptor is open: `alive` lives
+    // until after the spawn.
     unsafe {
         command.pre_exec(move || {
             setsid()?;

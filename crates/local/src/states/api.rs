@@ -42,8 +42,8 @@ fn read<T: DeserializeOwned>(operation: &str, body: &[u8]) -> Result<T, AwsError
     })
 }
 
-fn failed(error: LedgerError) -> AwsError {
-    AwsError::internal(Service::States, &error)
+fn failed(error: &LedgerError) -> AwsError {
+    AwsError::internal(Service::States, error)
 }
 
 /// A time as the JSON protocol has it: seconds since 1970.
@@ -83,7 +83,7 @@ async fn start(states: &Arc<States>, request: StartExecution) -> Result<Value, A
     let value = serde_json::from_str(&input)
         .map_err(|error| invalid(format!("Invalid State Machine Execution Input: '{error}'")))?;
     let execution = format!("{}{name}", arn::EXECUTION_PREFIX);
-    match states.start(name, input, value).await.map_err(failed)? {
+    match states.start(name, input, value).await.map_err(|error| failed(&error))? {
         Started::At(at) => Ok(json!({ "executionArn": execution, "startDate": seconds(at) })),
         Started::Exists => Err(AwsError::client(
             "ExecutionAlreadyExists",
@@ -123,7 +123,7 @@ async fn describe(states: &Arc<States>, request: DescribeExecution) -> Result<Va
     let row = states
         .describe(execution_name(arn)?)
         .await
-        .map_err(failed)?
+        .map_err(|error| failed(&error))?
         .ok_or_else(|| does_not_exist(arn))?;
     let mut answer = json!({
         "executionArn": arn,
@@ -164,7 +164,7 @@ async fn stop(states: &Arc<States>, request: StopExecution) -> Result<Value, Aws
     let stopped = states
         .stop(execution_name(arn)?, request.error, request.cause)
         .await
-        .map_err(failed)?
+        .map_err(|error| failed(&error))?
         .ok_or_else(|| does_not_exist(arn))?;
     Ok(json!({ "stopDate": seconds(stopped) }))
 }

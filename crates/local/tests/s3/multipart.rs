@@ -4,7 +4,7 @@ use crate::{BUCKET, Served, code, files_under, get, noise, put};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{
-    ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart,
+    ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart, Part,
 };
 use std::fs::File;
 use std::sync::Arc;
@@ -117,11 +117,8 @@ async fn parts_can_be_listed_in_pages() {
     assert_eq!(first.is_truncated(), Some(true));
     let second = page(first.next_part_number_marker().map(str::to_owned)).await.expect("a page");
     assert_eq!(second.is_truncated(), Some(false));
-    let numbers: Vec<_> = [first.parts(), second.parts()]
-        .concat()
-        .iter()
-        .filter_map(|part| part.part_number())
-        .collect();
+    let numbers: Vec<_> =
+        [first.parts(), second.parts()].concat().iter().filter_map(Part::part_number).collect();
     assert_eq!(numbers, [1, 3, 5]);
 }
 

@@ -1,10 +1,13 @@
 //! Putting, getting, deleting and copying objects.
 
 use crate::{BUCKET, OTHER, Served, browser, code, delete, files_under, get, noise, put, status};
+use aws_sdk_s3::operation::head_bucket::HeadBucketError;
+use aws_sdk_s3::operation::head_object::HeadObjectError;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{
-    ChecksumAlgorithm, ChecksumMode, ChecksumType, Delete, MetadataDirective, ObjectIdentifier,
+    BucketLocationConstraint, ChecksumAlgorithm, ChecksumMode, ChecksumType, Delete,
+    MetadataDirective, ObjectIdentifier,
 };
 use bytes::Bytes;
 use std::time::Duration;
@@ -91,7 +94,7 @@ async fn a_missing_object_or_bucket_is_not_found() {
     let served = Served::new().await;
     let client = served.client();
     let error = client.head_object().bucket(BUCKET).key("none").send().await.expect_err("missing");
-    assert!(error.as_service_error().is_some_and(|e| e.is_not_found()));
+    assert!(error.as_service_error().is_some_and(HeadObjectError::is_not_found));
     let error =
         client.get_object().bucket("no-such-bucket").key("x").send().await.expect_err("missing");
     assert_eq!(code(&error), "NoSuchBucket");
@@ -438,7 +441,10 @@ async fn the_buckets_are_those_that_were_opened() {
     assert_eq!(names, [OTHER, BUCKET]);
     client.head_bucket().bucket(BUCKET).send().await.expect("the bucket");
     let location = client.get_bucket_location().bucket(BUCKET).send().await.expect("its location");
-    assert_eq!(location.location_constraint().map(|l| l.as_str()), Some("eu-central-1"));
+    assert_eq!(
+        location.location_constraint().map(BucketLocationConstraint::as_str),
+        Some("eu-central-1")
+    );
     let missing = client.head_bucket().bucket("no-such-bucket").send().await.expect_err("missing");
-    assert!(missing.as_service_error().is_some_and(|e| e.is_not_found()));
+    assert!(missing.as_service_error().is_some_and(HeadBucketError::is_not_found));
 }
