@@ -378,9 +378,9 @@ async fn a_step_that_fails_for_good_ends_the_run_but_never_loses_finished_work()
 async fn interrupted_attempts_are_three_whatever_passes_at_whichever_step() {
     let steps = play(Tasks::AreInterrupted, usize::MAX, None).await.steps;
     assert_eq!(steps.len(), 10, "{steps:?}");
-    for nth in 0..steps.len() {
+    for (nth, step) in steps.iter().enumerate() {
         for fault in [Fault::Before, Fault::After, Fault::Twice] {
-            if fault == Fault::Twice && steps[nth].starts_with("INITIALIZING") {
+            if fault == Fault::Twice && step.starts_with("INITIALIZING") {
                 continue;
             }
             let played = play(Tasks::AreInterrupted, nth, Some(fault)).await;
@@ -399,9 +399,9 @@ async fn interrupted_attempts_are_three_whatever_passes_at_whichever_step() {
 async fn a_run_cancelled_before_any_step_is_canceled_once_its_task_is_gone() {
     for tasks in [Tasks::Finish, Tasks::AreInterrupted] {
         let steps = play(tasks, usize::MAX, None).await.steps;
-        for nth in 0..steps.len() {
+        for (nth, step) in steps.iter().enumerate() {
             let played = play(tasks, nth, Some(Fault::Cancel)).await;
-            assert_eq!(played.state, RunState::Canceled, "{tasks:?} at {nth}: {}", steps[nth]);
+            assert_eq!(played.state, RunState::Canceled, "{tasks:?} at {nth}: {step}");
         }
     }
 }
