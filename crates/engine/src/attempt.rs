@@ -26,7 +26,7 @@ use crate::{
     error::Failure,
     logs::Shipper,
     outputs::{self, Outputs},
-    process::{self, Exit, Job},
+    process::{self, Ended, Exit, Job},
     report::{Reporter, ScopedCredentials, task_arn},
     stage::{self, Staged},
     stop::Stop,
@@ -264,7 +264,7 @@ impl Attempt<'_> {
             engine.tasks(),
         );
         let exit = tokio::select! {
-            exit = self.run_engine(&job, engine) => exit?,
+            ended = self.run_engine(&job, engine) => ended?.exit,
             never = shipper.follow() => match never {},
         };
         result.end_time = Some(Utc::now());
@@ -351,11 +351,13 @@ impl Attempt<'_> {
         variables
     }
 
-    async fn run_engine(&self, job: &Job, engine: &dyn Engine) -> Result<Exit, Failure> {
+    async fn run_engine(&self, job: &Job, engine: &dyn Engine) -> Result<Ended, Failure> {
         let stop = async { drop(self.over().await) };
-        process::run(job, stop, self.config.limits.stop_grace)
-            .await
-            .map_err(|error| Failure::local(&format!("starting {}", engine.name()), &error))
+        let ended = process::run(job, stop, self.config.limits.stop_grace).await;
+        ended.map_err(|error| {
+            let (process::Error::Start(error) | process::Error::Local(error)) = error;
+            Failure::local(&format!("starting {}", engine.name()), &error)
+        })
     }
 
     /// Uploads the logs of a stopped engine, for as long as there is time.

@@ -1,5 +1,7 @@
 //! Why an attempt does not go on, sorted by who has to act.
 
+use std::io::ErrorKind;
+
 use stepwes_core::task::RefusedReason;
 use thiserror::Error;
 
@@ -27,9 +29,8 @@ impl Failure {
     /// A local file that could not be read or written while `doing` something: a full disk says
     /// what to do about it.
     pub(crate) fn local(doing: &str, error: &std::io::Error) -> Self {
-        use std::io::ErrorKind;
         Self::Service(match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => format!(
+            _ if is_full(error) => format!(
                 "the task's disk is full ({doing}): give the task more storage, or point STEPWES_WORK_DIR at a larger disk"
             ),
             ErrorKind::FileTooLarge => {
@@ -38,6 +39,11 @@ impl Failure {
             _ => format!("{doing}: {error}"),
         })
     }
+}
+
+/// Whether there is no more room for a file.
+pub(crate) fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 /// An error with all its causes, in one line.
@@ -61,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_says_what_to_do() {
-        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let full = std::io::Error::from(ErrorKind::StorageFull);
         let Failure::Service(reason) = Failure::local("staging a.cwl", &full) else {
             panic!("a full disk is the service's");
         };

@@ -3,10 +3,9 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fs::File,
     io,
     os::unix::process::ExitStatusExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -20,8 +19,16 @@ use nix::{
     },
     unistd::{Pid, getpid},
 };
-use tokio::process::Command;
+use tokio::{
+    fs::File,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    process::Command,
+    task::JoinHandle,
+    time::{Instant, timeout, timeout_at},
+};
 use tracing::{info, warn};
+
+use crate::error::is_full;
 
 /// How often orphans are reaped while the engine is at work.
 const REAP_EVERY: Duration = Duration::from_secs(2);
@@ -29,6 +36,13 @@ const REAP_EVERY: Duration = Duration::from_secs(2);
 /// For how long killed processes are waited for: one that is stuck in the kernel must not keep the
 /// task from its end.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// For how long the end of the output of an engine that is gone is waited for: somebody who is not
+/// below us may hold its pipes open.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How much of the engine's output is copied at once, in bytes: what a pipe holds.
+const PIECE: usize = 64 * 1024;
 
 /// Shields this process from what the engine runs: its memory and environment cannot be read by
 /// others of its uid, and orphans become its children, so that none escapes.
@@ -74,16 +88,42 @@ impl From<ExitStatus> for Exit {
     }
 }
 
+/// How a job ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// How its process ended.
+    pub(crate) exit: Exit,
+    /// Whether that was after it had been told to stop.
+    pub(crate) stopped: bool,
+    /// Whether a part of its output was lost, since the disk was full.
+    pub(crate) disk_full: bool,
+}
+
+/// Why a job was not run to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The program cannot be started.
+    #[error("{0}")]
+    Start(io::Error),
+    /// Our own files or processes.
+    #[error("{0}")]
+    Local(io::Error),
+}
+
 /// Runs the job to its end. When `stop` returns, the whole group gets SIGTERM, and SIGKILL when it
 /// is still there after `grace`. Either way nothing that it started is left.
 ///
+/// Its output goes through pipes, not into the files themselves: a tool that opens `/dev/stderr` to
+/// write would truncate a file for everybody.
+///
 /// # Errors
-/// When it cannot be started.
+/// [`Error`].
 pub(crate) async fn run(
     job: &Job,
     stop: impl Future<Output = ()>,
     grace: Duration,
-) -> io::Result<Exit> {
+) -> Result<Ended, Error> {
+    let (stdout, stderr) = (create(&job.stdout).await?, create(&job.stderr).await?);
     let mut command = Command::new(&job.program);
     command
         .arg0(job.argv.first().map_or("", String::as_str))
@@ -92,33 +132,96 @@ pub(crate) async fn run(
         .envs(job.environment.iter().map(|(name, value)| (name, value)))
         .current_dir(&job.folder)
         .stdin(Stdio::null())
-        .stdout(File::create(&job.stdout)?)
-        .stderr(File::create(&job.stderr)?)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .process_group(0);
-    let mut child = command.spawn()?;
+    let mut child = command.spawn().map_err(Error::Start)?;
+    let copies = [
+        child.stdout.take().map(|pipe| tokio::spawn(copy(pipe, stdout))),
+        child.stderr.take().map(|pipe| tokio::spawn(copy(pipe, stderr))),
+    ];
     let leader = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
     let mut stop = std::pin::pin!(stop);
     let mut reap = tokio::time::interval(REAP_EVERY);
+    let mut stopped = false;
     let status = loop {
         tokio::select! {
-            status = child.wait() => break status?,
+            biased;
+            status = child.wait() => break status.map_err(Error::Local)?,
             () = &mut stop => {
                 info!("stopping the engine");
+                stopped = true;
                 signal_all(leader, Signal::SIGTERM);
-                match tokio::time::timeout(grace, child.wait()).await {
-                    Ok(status) => break status?,
-                    Err(_) => {
-                        warn!("the engine did not end within {grace:?}; killing it");
-                        signal_all(leader, Signal::SIGKILL);
-                        break child.wait().await?;
-                    }
+                if let Ok(status) = timeout(grace, child.wait()).await {
+                    break status.map_err(Error::Local)?;
                 }
+                warn!("the engine did not end within {grace:?}; killing it");
+                signal_all(leader, Signal::SIGKILL);
+                if let Ok(status) = timeout(KILL_PATIENCE, child.wait()).await {
+                    break status.map_err(Error::Local)?;
+                }
+                warn!("the killed engine is still there");
+                break ExitStatus::from_raw(Signal::SIGKILL as i32);
             }
             _ = reap.tick() => reap_orphans(leader),
         }
     };
     end_descendants().await;
-    Ok(status.into())
+    let disk_full = drain(copies.into_iter().flatten()).await;
+    Ok(Ended { exit: status.into(), stopped, disk_full })
+}
+
+/// Makes a log that is only appended to.
+async fn create(log: &Path) -> Result<File, Error> {
+    File::options().create(true).append(true).open(log).await.map_err(Error::Local)
+}
+
+/// Copies what comes out of `pipe` into `log` until nobody can write to it any more. What cannot be
+/// stored is lost, since an engine must not wait for room that may never come. Gives whether that
+/// was because the disk was full.
+async fn copy(mut pipe: impl AsyncRead + Unpin, mut log: File) -> bool {
+    let mut piece = vec![0; PIECE];
+    let mut lost = false;
+    let mut full = false;
+    loop {
+        let length = match pipe.read(&mut piece).await {
+            Ok(0) => return full,
+            Ok(length) => length,
+            Err(error) => {
+                warn!("the engine's output cannot be read: {error}");
+                return full;
+            }
+        };
+        let stored = async {
+            log.write_all(&piece[..length]).await?;
+            // Only now is it seen whether there was room.
+            log.flush().await
+        };
+        if let Err(error) = stored.await {
+            if !lost {
+                warn!("a part of the engine's output is lost: {error}");
+            }
+            lost = true;
+            full |= is_full(&error);
+        }
+    }
+}
+
+/// Waits for the rest of the engine's output, and gives whether the disk was full for it.
+async fn drain(copies: impl Iterator<Item = JoinHandle<bool>>) -> bool {
+    let end = Instant::now() + DRAIN_PATIENCE;
+    let mut full = false;
+    for mut copy in copies {
+        match timeout_at(end, &mut copy).await {
+            Ok(Ok(was_full)) => full |= was_full,
+            Ok(Err(error)) => warn!("copying the engine's output: {error}"),
+            Err(_) => {
+                warn!("the engine is gone, but somebody holds its output open");
+                copy.abort();
+            }
+        }
+    }
+    full
 }
 
 /// Sends a signal to the engine's group, and to its processes that have left the group.
@@ -145,7 +248,10 @@ fn send(pid: Pid, signal: Signal) {
 
 /// Kills and reaps whatever is left of the engine's processes.
 async fn end_descendants() {
-    let end = tokio::time::Instant::now() + KILL_PATIENCE;
+    let end = Instant::now() + KILL_PATIENCE;
+    // One look is not enough: while `/proc` is read, a process may start another in the part that
+    // has been read already, and end before its own turn.
+    let mut seen_none = false;
     loop {
         let left = descendants();
         let alive = left.iter().filter(|process| !process.zombie);
@@ -155,10 +261,11 @@ async fn end_descendants() {
             send(process.pid, Signal::SIGKILL);
         }
         reap_orphans(None);
-        if !any {
+        if !any && seen_none {
             return;
         }
-        if tokio::time::Instant::now() >= end {
+        seen_none = !any;
+        if Instant::now() >= end {
             warn!("{} killed processes are still there", left.len());
             return;
         }

@@ -142,6 +142,20 @@ async fn log_and_tasks_are_seen_while_the_engine_runs() {
 }
 
 #[tokio::test]
+async fn a_tool_that_opens_its_standard_error_and_output_anew_takes_nothing_away() {
+    let world = World::new(
+        r#"echo "INFO [job a] /t\$ x" >&2; printf 'a\000\377' >/dev/stdout; echo more >/dev/stderr
+        echo last >&2; printf b; exit 1"#,
+    )
+    .await;
+    let ended = world.run().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    assert_eq!(world.work("logs/stderr").as_deref(), Some("INFO [job a] /t$ x\nmore\nlast\n"));
+    let stdout = world.aws.object(&format!("work/{RUN}/1/logs/stdout")).expect("a log");
+    assert_eq!(stdout, b"a\0\xffb");
+}
+
+#[tokio::test]
 async fn large_and_empty_files_arrive_whole() {
     let world = World::new(
         r#"while [ "$1" != --outdir ]; do shift; done; cd "$2" && mkdir empty void && : > empty/file

@@ -70,6 +70,28 @@ async fn what_an_engine_leaves_behind_ends_with_it() {
 }
 
 #[tokio::test]
+async fn whoever_holds_the_engine_s_output_open_does_not_keep_the_task_from_its_end() {
+    let world = World::new(
+        r#"echo $$ > "$(dirname "$0")/../child"; echo ready
+        while [ ! -e "$(dirname "$0")/../go" ]; do sleep 0.05; done; echo last; exit 3"#,
+    )
+    .await;
+    let task = world.start();
+    world.aws.wait_until(|_| world.segments("stdout").contains("ready")).await;
+    let pid = fs::read_to_string(world.place("child")).expect("a pid");
+    let held = fs::File::options()
+        .write(true)
+        .open(format!("/proc/{}/fd/1", pid.trim()))
+        .expect("the pipe is ours too");
+    fs::write(world.place("go"), "").expect("written");
+    let ended = world.end(task).await;
+    drop(held);
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    assert_eq!(world.result().expect("a result")["exit_code"], 3);
+    assert_eq!(world.work("logs/stdout").as_deref(), Some("ready\nlast\n"));
+}
+
+#[tokio::test]
 async fn a_task_that_is_stopped_in_staging_says_so_without_an_exit_code() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}/a.cwl", listener.local_addr().expect("an address"));
