@@ -27,7 +27,7 @@ pub(crate) struct Limits {
     /// How long uploading the logs of a stopped engine may take: ECS kills the task soon after.
     pub(crate) stop_upload: Duration,
     /// For how long the report function, S3 and the metadata endpoint are tried: on one machine,
-    /// whoever serves them may be restarting.
+    /// whoever serves them may be restarting, or be away overnight.
     pub(crate) patience: Duration,
     /// How long a server of workflows may take to accept a connection.
     pub(crate) fetch_connect: Duration,
@@ -71,13 +71,24 @@ impl Config {
         let wrong = |name: &str, value: &str, what: &str| format!("{name}={value:?} is not {what}");
         let run_id = required(env::RUN_ID)?;
         let attempt = required(env::ATTEMPT)?;
+        // 32 bits: no clock overflows with a century more.
+        let seconds = |name: &str| {
+            optional(name)
+                .map(|value| {
+                    let number = value.parse::<u32>();
+                    number
+                        .map(|number| Duration::from_secs(number.into()))
+                        .map_err(|_| wrong(name, &value, "a number of seconds"))
+                })
+                .transpose()
+        };
         let mut limits = Limits::default();
-        if let Some(seconds) = optional(env::STOP_GRACE) {
-            limits.stop_grace = seconds
-                .parse()
-                .map(Duration::from_secs)
-                .map_err(|_| wrong(env::STOP_GRACE, &seconds, "a number of seconds"))?;
-            limits.stop_upload = limits.stop_grace;
+        if let Some(grace) = seconds(env::STOP_GRACE)? {
+            limits.stop_grace = grace;
+            limits.stop_upload = grace;
+        }
+        if let Some(patience) = seconds(env::PATIENCE)? {
+            limits.patience = patience;
         }
         Ok(Self {
             run_id: run_id.parse().map_err(|_| wrong(env::RUN_ID, &run_id, "a run id"))?,
@@ -126,7 +137,16 @@ mod tests {
         let config = read(&variables()).expect("complete");
         assert_eq!((config.attempt, config.container.as_str()), (2, "auto"));
         assert_eq!(config.limits.stop_grace, Duration::from_secs(20));
+        assert_eq!(config.limits.patience, Duration::from_secs(600));
         assert!(!config.s3_path_style);
+    }
+
+    #[test]
+    fn the_operator_decides_how_long_a_service_may_be_away() {
+        let mut variables = variables();
+        variables.insert(env::PATIENCE, "604800");
+        let config = read(&variables).expect("complete");
+        assert_eq!(config.limits.patience, Duration::from_secs(7 * 24 * 3600));
     }
 
     #[test]
@@ -140,6 +160,8 @@ mod tests {
             (env::RUN_ID, "x"),
             (env::ATTEMPT, "-1"),
             (env::STOP_GRACE, "soon"),
+            (env::PATIENCE, "for ever"),
+            (env::PATIENCE, "18446744073709551615"),
             (env::S3_PATH_STYLE, "maybe"),
         ] {
             let mut wrong = variables();
