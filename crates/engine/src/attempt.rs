@@ -5,6 +5,7 @@ use std::{
     io::SeekFrom,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
@@ -40,10 +41,12 @@ const MAX_OUTPUT_OBJECT: u64 = 16 * 1024 * 1024;
 /// How much of the end of standard error is searched for the reason of a failure, in bytes.
 const STDERR_TAIL: u64 = 64 * 1024;
 
+/// How long a stopped task may take to remove its files.
+const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How long S3 or Lambda may take to accept a connection, and to answer. Of the latter, sending a
 /// part of a file is a part.
-const TIMEOUTS: (std::time::Duration, std::time::Duration) =
-    (std::time::Duration::from_secs(5), std::time::Duration::from_secs(300));
+const TIMEOUTS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 
 /// The variables of ours that an engine gets, beside those that start with `LC_`.
 const PASSED_ON: [&str; 15] = [
@@ -68,7 +71,7 @@ const PASSED_ON: [&str; 15] = [
 pub(crate) async fn run(config: &Config, stop: &Stop) -> i32 {
     info!("run {}, attempt {}", config.run_id, config.attempt);
     let claimed = unless_stopped(stop, claim(config)).await;
-    let (bucket, reporter) = match claimed {
+    let Claimed { bucket, reporter, credentials } = match claimed {
         Ok(claimed) => claimed,
         Err(failure) => return exit_code(&failure),
     };
@@ -87,30 +90,50 @@ pub(crate) async fn run(config: &Config, stop: &Stop) -> i32 {
     let work = WorkDir::create(&config.work_dir, config.run_id, config.attempt);
     let ended = match &work {
         Ok(work) => {
-            Attempt { config, bucket: &bucket, reporter: &reporter, stop, work }
-                .execute(&mut result)
-                .await
+            let attempt = Attempt {
+                config,
+                bucket: &bucket,
+                reporter: &reporter,
+                credentials: &credentials,
+                stop,
+                work,
+            };
+            attempt.execute(&mut result).await
         }
         Err(error) => Err(Failure::local(
             "making the work folder; STEPWES_WORK_DIR must name a folder that the task can write",
             error,
         )),
     };
-    let code = conclude(config, &bucket, &reporter, result, ended).await;
+    let code = conclude(config, stop, &bucket, &reporter, result, ended).await;
     if let Ok(work) = work {
-        work.remove().await;
+        // Whoever stops a task is about to kill it.
+        let too_long = async {
+            stop.requested().await;
+            tokio::time::sleep(REMOVE_PATIENCE).await;
+        };
+        tokio::select! {
+            () = work.remove() => {}
+            () = too_long => warn!("there was no time to remove the work folder"),
+        }
     }
     code
 }
 
+/// What a task has that its attempt is bound to.
+struct Claimed {
+    bucket: Bucket,
+    reporter: Arc<Reporter>,
+    credentials: ScopedCredentials,
+}
+
 /// Binds the attempt to this task.
-async fn claim(config: &Config) -> Result<(Bucket, Arc<Reporter>), Failure> {
+async fn claim(config: &Config) -> Result<Claimed, Failure> {
     let arn = task_arn(&config.metadata_uri, config.limits.patience).await?;
     let aws = aws().await;
     let reporter = Arc::new(Reporter::new(&aws, config, arn));
-    let credentials = reporter.claim().await?;
-    let scoped = ScopedCredentials::new(reporter.clone(), credentials);
-    Ok((Bucket::new(&aws, config, scoped), reporter))
+    let credentials = ScopedCredentials::new(reporter.clone(), reporter.claim().await?);
+    Ok(Claimed { bucket: Bucket::new(&aws, config, credentials.clone()), reporter, credentials })
 }
 
 async fn aws() -> SdkConfig {
@@ -160,6 +183,7 @@ fn exit_code(failure: &Failure) -> i32 {
 /// Writes the result where there is one, and gives the exit code.
 async fn conclude(
     config: &Config,
+    stop: &Stop,
     bucket: &Bucket,
     reporter: &Reporter,
     mut result: TaskResult,
@@ -180,19 +204,18 @@ async fn conclude(
         result.outcome,
         result.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default()
     );
-    let written = async {
-        tokio::select! {
-            written = write_result(config, bucket, &result) => written,
-            reason = reporter.refused() => Err(Failure::Refused(reason)),
-        }
-    };
+    let written = write_result(config, bucket, &result);
     let written = if stopped {
+        // A refusal is no news: whoever stopped the task has ended its attempt.
         tokio::time::timeout(config.limits.stop_upload, written)
             .await
             .unwrap_or_else(|_| Err(Failure::Passing("no answer from S3".to_owned())))
     } else {
-        // From here on a signal is late: the work is done, and so is its upload.
-        written.await
+        tokio::select! {
+            written = written => written,
+            reason = reporter.refused() => Err(Failure::Refused(reason)),
+            () = stop.requested_for(config.limits.finish()) => Err(Failure::Stopped),
+        }
     };
     match written {
         Ok(()) if stopped => exit::STOPPED,
@@ -224,6 +247,7 @@ struct Attempt<'a> {
     config: &'a Config,
     bucket: &'a Bucket,
     reporter: &'a Reporter,
+    credentials: &'a ScopedCredentials,
     stop: &'a Stop,
     work: &'a WorkDir,
 }
@@ -263,23 +287,43 @@ impl Attempt<'_> {
             (logs.stdout.clone(), logs.stderr.clone()),
             engine.tasks(),
         );
-        let exit = tokio::select! {
-            ended = self.run_engine(&job, engine) => ended?.exit,
+        let Ended { exit, stopped, .. } = tokio::select! {
+            ended = self.run_engine(&job, engine) => ended?,
             never = shipper.follow() => match never {},
+            never = self.credentials.keep() => match never {},
         };
         result.end_time = Some(Utc::now());
         result.exit_code = Some(exit.code);
         info!("{} ended with {}", engine.name(), exit.code);
-        let ended = self
-            .unless_over(async {
+        let ended = if stopped {
+            Err(self.over().await)
+        } else {
+            let finished = async {
                 shipper.finish().await?;
                 self.collect(engine, exit, &logs, result).await
-            })
-            .await;
+            };
+            self.unless_late(finished).await
+        };
         if ended == Err(Failure::Stopped) {
             self.last_words(&mut shipper).await;
         }
         ended
+    }
+
+    /// Waits for what makes finished work last. A signal to stop leaves it some time, since hours
+    /// of computing are worth more than an early end.
+    async fn unless_late<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = self.stop.requested_for(self.config.limits.finish()) => Err(Failure::Stopped),
+            reason = self.reporter.refused() => {
+                Err(if self.stop.is_requested() { Failure::Stopped } else { Failure::Refused(reason) })
+            }
+        }
     }
 
     /// Waits for `work`, but not beyond a signal to stop or a refusal of the report function.
@@ -294,9 +338,11 @@ impl Attempt<'_> {
         }
     }
 
-    /// Returns when the attempt is to end.
+    /// Returns when the attempt is to end. A cancel shows as both: a stopped task has more to do
+    /// than a refused one.
     async fn over(&self) -> Failure {
         tokio::select! {
+            biased;
             () = self.stop.requested() => Failure::Stopped,
             reason = self.reporter.refused() => Failure::Refused(reason),
         }

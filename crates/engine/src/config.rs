@@ -39,6 +39,18 @@ pub(crate) struct Limits {
     pub(crate) fetch_bytes: u64,
 }
 
+/// The longest time that finished work has to be uploaded once the task has been told to stop: ECS
+/// kills it after 120 s, and what is left of them is for saying that it was stopped.
+const MAX_FINISH: Duration = Duration::from_secs(80);
+
+impl Limits {
+    /// How long the outputs of an engine that ended by itself may still be uploaded once the task
+    /// has been told to stop.
+    pub(crate) fn finish(&self) -> Duration {
+        (self.stop_upload * 3).min(MAX_FINISH)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -138,6 +150,7 @@ mod tests {
         assert_eq!((config.attempt, config.container.as_str()), (2, "auto"));
         assert_eq!(config.limits.stop_grace, Duration::from_secs(20));
         assert_eq!(config.limits.patience, Duration::from_secs(600));
+        assert_eq!(config.limits.finish(), Duration::from_secs(60));
         assert!(!config.s3_path_style);
     }
 

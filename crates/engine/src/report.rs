@@ -1,7 +1,8 @@
 //! What the task says to the report function, and the credentials that it gets in return.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    convert::Infallible,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -18,7 +19,10 @@ use stepwes_core::{
     task::{RefusedReason, ReportAction, ReportRequest, ReportResponse, TaskCredentials},
     token::AttemptToken,
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Mutex, watch},
+    time::Instant,
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -32,6 +36,9 @@ const RENEW_BEFORE: Duration = Duration::from_secs(600);
 
 /// Credentials are not renewed more often than this, however short they live.
 const RENEW_AT_MOST_EVERY: Duration = Duration::from_secs(60);
+
+/// The shortest pause before a renewal that nobody asked for.
+const RENEW_PAUSE: Duration = Duration::from_secs(1);
 
 /// The pauses between tries: doubling, between these two.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -165,6 +172,11 @@ impl Reporter {
         }
     }
 
+    /// Whether the function has refused this task.
+    fn has_refused(&self) -> bool {
+        self.refused.borrow().is_some()
+    }
+
     async fn say(&self, action: ReportAction) -> Result<TaskCredentials, Failure> {
         let passing =
             |text: String| Failure::Passing(format!("the report function cannot be used: {text}"));
@@ -215,19 +227,68 @@ impl Reporter {
     }
 }
 
-/// The run's scoped credentials, renewed by claiming again. The SDK's identity cache in front of
-/// it sees to it that only one renewal is under way.
-#[derive(Debug)]
+/// The run's scoped credentials, renewed by claiming again.
+#[derive(Clone, Debug)]
 pub(crate) struct ScopedCredentials {
     reporter: Arc<Reporter>,
-    /// Those that came with the first claim, until they are asked for.
-    first: Mutex<Option<TaskCredentials>>,
+    /// Locked while they are renewed, so that only one renewal is under way.
+    held: Arc<Mutex<Held>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    credentials: TaskCredentials,
+    renew_at: SystemTime,
+}
+
+impl Held {
+    fn new(credentials: TaskCredentials) -> Self {
+        let renew_at = use_until(credentials.expiration.into(), SystemTime::now());
+        Self { credentials, renew_at }
+    }
 }
 
 impl ScopedCredentials {
     /// Starts with the credentials that the first claim gave.
-    pub(crate) const fn new(reporter: Arc<Reporter>, first: TaskCredentials) -> Self {
-        Self { reporter, first: Mutex::new(Some(first)) }
+    pub(crate) fn new(reporter: Arc<Reporter>, first: TaskCredentials) -> Self {
+        Self { reporter, held: Arc::new(Mutex::new(Held::new(first))) }
+    }
+
+    /// Renews them when it is time, though nobody uses them, for as long as it is polled: a task
+    /// that has nothing to upload learns that its attempt is over ([`Reporter::refused`]).
+    pub(crate) async fn keep(&self) -> Infallible {
+        while !self.reporter.has_refused() {
+            let renew_at = self.held.lock().await.renew_at;
+            let pause = renew_at.duration_since(SystemTime::now()).unwrap_or_default();
+            tokio::time::sleep(pause.max(RENEW_PAUSE)).await;
+            if let Err(failure) = self.fresh().await {
+                warn!("{failure}");
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Credentials to use, and until when. When a renewal is refused, those before it serve to
+    /// their end: a task that is being stopped has its last words to upload.
+    async fn fresh(&self) -> Result<(TaskCredentials, SystemTime), Failure> {
+        let mut held = self.held.lock().await;
+        if held.renew_at <= SystemTime::now() {
+            match self.reporter.claim().await {
+                Ok(renewed) => {
+                    info!("credentials renewed until {}", renewed.expiration);
+                    *held = Held::new(renewed);
+                }
+                Err(failure) => {
+                    let end = held.credentials.expiration.into();
+                    return if matches!(failure, Failure::Refused(_)) && SystemTime::now() < end {
+                        Ok((held.credentials.clone(), end))
+                    } else {
+                        Err(failure)
+                    };
+                }
+            }
+        }
+        Ok((held.credentials.clone(), held.renew_at))
     }
 }
 
@@ -237,17 +298,8 @@ impl ProvideCredentials for ScopedCredentials {
         Self: 'a,
     {
         future::ProvideCredentials::new(async move {
-            let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let credentials = match first {
-                Some(credentials) => credentials,
-                None => {
-                    let renewed =
-                        self.reporter.claim().await.map_err(CredentialsError::provider_error)?;
-                    info!("credentials renewed until {}", renewed.expiration);
-                    renewed
-                }
-            };
-            let use_until = use_until(credentials.expiration.into(), SystemTime::now());
+            let (credentials, use_until) =
+                self.fresh().await.map_err(CredentialsError::provider_error)?;
             Ok(Credentials::new(
                 credentials.access_key_id,
                 credentials.secret_access_key,
@@ -267,6 +319,8 @@ fn use_until(expiration: SystemTime, now: SystemTime) -> SystemTime {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -280,6 +334,61 @@ mod tests {
             "short-lived ones are not renewed all the time"
         );
         assert_eq!(use_until(at(5), now), at(5), "but never used beyond their end");
+    }
+
+    /// A reporter whose function refuses everything.
+    async fn refused_reporter() -> Arc<Reporter> {
+        let answer = || async { axum::Json(json!({"verdict": "refused", "reason": "canceling"})) };
+        let router = axum::Router::new().fallback(answer);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let aws = SdkConfig::builder()
+            .behavior_version(aws_config::BehaviorVersion::latest())
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .region(aws_config::Region::new("us-east-1"))
+            .credentials_provider(aws_credential_types::provider::SharedCredentialsProvider::new(
+                Credentials::new("TASKROLE", "secret", None, None, "test"),
+            ))
+            .endpoint_url(endpoint)
+            .build();
+        let config = Config {
+            run_id: "01890000-0000-7000-8000-000000000000".parse().expect("a run id"),
+            attempt: 1,
+            token: AttemptToken::from_secret("secret".to_owned()),
+            bucket: "runs".to_owned(),
+            report_function: "report".to_owned(),
+            work_dir: "/nowhere".into(),
+            container: "none".to_owned(),
+            s3_path_style: true,
+            metadata_uri: "http://127.0.0.1:9".to_owned(),
+            limits: crate::config::Limits::default(),
+        };
+        Arc::new(Reporter::new(&aws, &config, "arn:task/1".to_owned()))
+    }
+
+    #[tokio::test]
+    async fn after_a_refused_renewal_the_old_credentials_serve_to_their_end_and_no_longer() {
+        let reporter = refused_reporter().await;
+        for (lives, serves) in [(300, true), (-1, false)] {
+            let end = Utc::now() + chrono::TimeDelta::seconds(lives);
+            let credentials = TaskCredentials {
+                access_key_id: "OLD".to_owned(),
+                secret_access_key: "secret".to_owned(),
+                session_token: "session".to_owned(),
+                expiration: end,
+            };
+            let held = Held { credentials, renew_at: SystemTime::now() };
+            let scoped =
+                ScopedCredentials { reporter: reporter.clone(), held: Arc::new(held.into()) };
+            let given = scoped.provide_credentials().await;
+            assert_eq!(given.is_ok(), serves, "{given:?}");
+            if let Ok(given) = given {
+                assert_eq!(given.access_key_id(), "OLD");
+                assert_eq!(given.expiry(), Some(end.into()));
+            }
+            assert_eq!(reporter.refused().await, RefusedReason::Canceling);
+        }
     }
 
     #[tokio::test]

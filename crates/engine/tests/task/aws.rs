@@ -50,7 +50,7 @@ struct Held {
     lifetime: i64,
     /// Keys whose next write fails so many times.
     stumbles: BTreeMap<String, u32>,
-    /// Keys whose writes never end.
+    /// Keys whose writes get no answer.
     silent: Vec<String>,
 }
 
@@ -140,9 +140,15 @@ impl Aws {
         self.held().stumbles.insert(key.to_owned(), times);
     }
 
-    /// Never answers writes of a key.
+    /// Answers no writes of a key until [`Self::speak`].
     pub(crate) fn go_silent(&self, key: &str) {
         self.held().silent.push(key.to_owned());
+    }
+
+    /// Answers all that was left without an answer, and whatever comes.
+    pub(crate) fn speak(&self) {
+        self.held().silent.clear();
+        self.changed();
     }
 
     /// Returns once `condition` holds; tests run under the runner's time-out.
@@ -215,11 +221,11 @@ async fn s3(
         .and_then(|(_, rest)| rest.split_once('/'))
         .map(|(key, _)| key.to_owned())
         .expect("a signature");
-    let silent = aws.held().silent.contains(&key);
-    if silent && method == Method::PUT {
+    let is_silent = |aws: &Aws| aws.held().silent.contains(&key);
+    if is_silent(&aws) && method == Method::PUT {
         aws.held().s3_calls.push(format!("{method} {key}"));
         aws.changed();
-        std::future::pending::<()>().await;
+        aws.wait_until(|aws| !is_silent(aws)).await;
     }
     let body = read_body(&headers, request.into_body()).await;
     let response = {

@@ -126,20 +126,78 @@ async fn a_task_that_is_stopped_before_its_claim_writes_nothing() {
     assert_eq!(world.aws.s3_calls(), Vec::<String>::new());
 }
 
-#[tokio::test]
-async fn a_task_that_is_stopped_while_it_uploads_outputs_says_so_and_has_its_logs() {
-    let stub = r#"while [ "$1" != --outdir ]; do shift; done; echo x > "$2/x"; echo '{}'"#;
-    let world = World::new(stub).await;
-    let key = format!("outputs/{RUN}/1/x");
-    world.aws.go_silent(&key);
-    let task = world.start();
+/// A stub that has made an output.
+const FINISHED: &str = r#"while [ "$1" != --outdir ]; do shift; done; echo x > "$2/x"; echo '{}'"#;
+
+/// Starts a task whose engine has ended, and stops it while its `key` is uploaded.
+async fn stopped_at(world: &World, key: &str) -> tokio::process::Child {
+    world.aws.go_silent(key);
+    let mut task = world.start();
     world.aws.wait_until(|aws| aws.s3_calls().contains(&format!("PUT {key}"))).await;
     signal(&task, Signal::SIGTERM);
+    let mut log = tokio::io::BufReader::new(task.stderr.take().expect("piped"));
+    let mut line = String::new();
+    while !line.contains("told to stop") {
+        line.clear();
+        let read = tokio::io::AsyncBufReadExt::read_line(&mut log, &mut line).await;
+        assert!(read.expect("a log") > 0, "it ended");
+    }
+    tokio::spawn(async move { tokio::io::copy(&mut log, &mut tokio::io::sink()).await });
+    task
+}
+
+#[tokio::test]
+async fn work_that_is_finished_when_the_signal_comes_is_kept() {
+    for key in ["outputs/{}/1/x", "work/{}/1/result.json"] {
+        let world = World::new(FINISHED).await;
+        let task = stopped_at(&world, &key.replace("{}", RUN)).await;
+        world.aws.speak();
+        assert_eq!(world.end(task).await.code, Some(0));
+        let result = world.result().expect("a result");
+        assert_eq!(result["outcome"], "COMPLETE");
+        assert_eq!(result["files"][0]["path"], "x");
+    }
+}
+
+#[tokio::test]
+async fn finished_work_that_finds_no_store_in_time_says_that_it_was_stopped() {
+    let mut world = World::new(FINISHED).await;
+    world.set("STEPWES_STOP_GRACE_SECONDS", "1");
+    let task = stopped_at(&world, &format!("outputs/{RUN}/1/x")).await;
     assert_eq!(world.end(task).await.code, Some(75));
     let result = world.result().expect("a result");
     assert_eq!(result["outcome"], "STOPPED");
     assert_eq!(result["exit_code"], 0);
     assert_eq!(world.work("logs/stdout").as_deref(), Some("{}\n"));
+}
+
+#[tokio::test]
+async fn a_patient_task_that_cannot_write_its_result_ends_when_it_is_stopped() {
+    let mut world = World::new(FINISHED).await;
+    world.set("STEPWES_STOP_GRACE_SECONDS", "1");
+    world.set("STEPWES_PATIENCE_SECONDS", "604800");
+    let task = stopped_at(&world, &format!("work/{RUN}/1/result.json")).await;
+    assert_eq!(world.end(task).await.code, Some(75));
+    assert_eq!(world.result(), None);
+}
+
+#[tokio::test]
+async fn a_signal_counts_more_than_a_refusal() {
+    let wait = r#"while [ ! -e "$(dirname "$0")/../go" ]; do sleep 0.05; done"#;
+    let mut world = World::new(&format!(
+        "trap 'echo bye; {wait}; exit 1' TERM; echo ready; while :; do sleep 0.1; done"
+    ))
+    .await;
+    world.set("STEPWES_STOP_GRACE_SECONDS", "5");
+    world.aws.credentials_live(3);
+    let task = world.start();
+    world.aws.wait_until(|_| world.segments("stdout").contains("ready")).await;
+    world.aws.answer(Verdict::Refused("canceling"));
+    // The engine is told to stop only because of the refusal.
+    world.aws.wait_until(|aws| aws.reports().len() > 2).await;
+    signal(&task, Signal::SIGTERM);
+    fs::write(world.place("go"), "").expect("written");
+    assert_eq!(world.end(task).await.code, Some(75));
 }
 
 #[tokio::test]
