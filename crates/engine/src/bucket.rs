@@ -9,7 +9,7 @@ use aws_sdk_s3::{
     config::IdentityCache,
     error::{ProvideErrorMetadata, SdkError},
     primitives::ByteStream,
-    types::{CompletedMultipartUpload, CompletedPart},
+    types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart},
 };
 use bytes::Bytes;
 use sha1::{Digest as _, Sha1};
@@ -268,6 +268,8 @@ impl Bucket {
                     .bucket(&self.name)
                     .key(key)
                     .set_content_type(content_type.map(str::to_owned))
+                    // What the SDK sends with each part: S3 refuses parts with another.
+                    .checksum_algorithm(ChecksumAlgorithm::Crc32)
                     .send()
                     .await
                     .map_err(|error| classify(&error))

@@ -42,7 +42,7 @@ struct Held {
     s3_calls: Vec<String>,
     /// The access key of each S3 call.
     s3_keys: Vec<String>,
-    uploads: BTreeMap<String, BTreeMap<u32, Vec<u8>>>,
+    uploads: BTreeMap<String, Upload>,
     reports: Vec<Value>,
     /// Answers for the next reports; when there is none, they are accepted.
     verdicts: Vec<Verdict>,
@@ -52,6 +52,12 @@ struct Held {
     stumbles: BTreeMap<String, u32>,
     /// Keys whose writes get no answer.
     silent: Vec<String>,
+}
+
+/// A multipart upload: the checksum that it was begun with, and its parts.
+struct Upload {
+    checksum: Option<String>,
+    parts: BTreeMap<u32, Vec<u8>>,
 }
 
 /// What the report function does.
@@ -228,6 +234,8 @@ async fn s3(
         aws.wait_until(|aws| !is_silent(aws)).await;
     }
     let body = read_body(&headers, request.into_body()).await;
+    let text =
+        |name: &str| headers.get(name).map(|value| value.to_str().expect("ASCII").to_owned());
     let response = {
         let mut held = aws.held();
         held.s3_calls.push(format!("{method} {key}"));
@@ -248,19 +256,24 @@ async fn s3(
                 StatusCode::OK.into_response()
             }
             (Method::POST, None) => {
-                held.uploads.insert(key.clone(), BTreeMap::new());
+                let checksum = text("x-amz-checksum-algorithm");
+                held.uploads.insert(key.clone(), Upload { checksum, parts: BTreeMap::new() });
                 format!("<InitiateMultipartUploadResult><UploadId>{key}</UploadId></InitiateMultipartUploadResult>")
                     .into_response()
             }
             (Method::PUT, Some(upload)) => {
                 let number = query["partNumber"].parse().expect("a number");
                 let tag = hex::encode(Sha1::digest(&body));
-                held.uploads.get_mut(upload).expect("begun").insert(number, body);
+                let upload = held.uploads.get_mut(upload).expect("begun");
+                if upload.checksum != text("x-amz-sdk-checksum-algorithm") {
+                    return failure(StatusCode::BAD_REQUEST, "InvalidRequest");
+                }
+                upload.parts.insert(number, body);
                 [("etag", tag)].into_response()
             }
             (Method::POST, Some(upload)) => {
-                let parts = held.uploads.remove(upload).expect("begun");
-                held.objects.insert(key, parts.into_values().flatten().collect());
+                let upload = held.uploads.remove(upload).expect("begun");
+                held.objects.insert(key, upload.parts.into_values().flatten().collect());
                 "<CompleteMultipartUploadResult></CompleteMultipartUploadResult>".into_response()
             }
             _ => failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
