@@ -408,7 +408,11 @@ impl Attempt<'_> {
 
     /// Uploads the logs of a stopped engine, for as long as there is time.
     async fn last_words(&self, shipper: &mut Shipper) {
-        match tokio::time::timeout(self.config.limits.stop_upload, shipper.finish()).await {
+        let said = async {
+            shipper.send_rest().await;
+            shipper.finish().await
+        };
+        match tokio::time::timeout(self.config.limits.stop_upload, said).await {
             Ok(Ok(())) => {}
             Ok(Err(failure)) => warn!("{failure}"),
             Err(_) => warn!("there was no time to upload all logs"),

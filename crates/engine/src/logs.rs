@@ -109,6 +109,20 @@ impl Shipper {
         self.tasks_due = Instant::now() + pause;
     }
 
+    /// Sends what is not yet in a segment: less than the whole logs, where there is little time.
+    pub(crate) async fn send_rest(&mut self) {
+        if self.finished {
+            return;
+        }
+        for stream in &mut self.streams {
+            while stream
+                .send(&self.bucket, self.run, self.attempt)
+                .await
+                .is_some_and(|sent| sent > 0)
+            {}
+        }
+    }
+
     /// Uploads the whole logs and all tasks of an engine that has ended, once.
     ///
     /// # Errors
@@ -142,48 +156,69 @@ struct Stream {
     which: LogStream,
     path: PathBuf,
     shipped: u64,
+    /// What comes next, once it has been read: a segment that may have arrived must not be sent
+    /// again with other bytes.
+    segment: Bytes,
     pause: Duration,
     due: Instant,
 }
 
 impl Stream {
     fn new(which: LogStream, path: PathBuf) -> Self {
-        Self { which, path, shipped: 0, pause: SEGMENT_PAUSE.0, due: Instant::now() }
+        Self {
+            which,
+            path,
+            shipped: 0,
+            segment: Bytes::new(),
+            pause: SEGMENT_PAUSE.0,
+            due: Instant::now(),
+        }
     }
 
+    /// Sends at most one segment, when it is time.
     async fn ship(&mut self, bucket: &Bucket, run: RunId, attempt: u32) {
-        while Instant::now() >= self.due {
-            let piece = match read_from(&self.path, self.shipped, SEGMENT_BYTES).await {
-                Ok(piece) if piece.is_empty() => return,
-                Ok(piece) => piece,
+        if Instant::now() < self.due {
+            return;
+        }
+        let sent = self.send(bucket, run, attempt).await;
+        // A full segment is followed by the next one in the next turn.
+        if !matches!(sent, Some(0 | SEGMENT_BYTES)) {
+            self.due = Instant::now() + self.pause;
+            self.pause = self.pause.mul_f64(1.25).min(SEGMENT_PAUSE.1);
+        }
+    }
+
+    /// Sends the next segment, and gives its length; 0 when there is nothing new, nothing when it
+    /// could not be sent.
+    async fn send(&mut self, bucket: &Bucket, run: RunId, attempt: u32) -> Option<u64> {
+        if self.segment.is_empty() {
+            match read_from(&self.path, self.shipped, SEGMENT_BYTES).await {
+                Ok(piece) => self.segment = piece.into(),
                 Err(error) => {
                     warn!("the engine's {} cannot be read: {error}", self.which.as_str());
-                    return;
+                    return None;
                 }
-            };
-            let length = piece.len() as u64;
-            let key = keys::log_segment(run, attempt, self.which, self.shipped);
-            let upload = bucket.put_once(&key, Bytes::from(piece), TEXT);
-            let sent = tokio::time::timeout(UPLOAD_LIMIT, upload).await;
-            // Sent again, a segment has the same name and may only be longer.
-            let shipped = match sent {
-                Ok(Ok(())) => true,
-                Ok(Err(fault)) => {
-                    warn!("{key}: {fault}; trying again");
-                    false
-                }
-                Err(_) => {
-                    warn!("{key}: no answer from S3; trying again");
-                    false
-                }
-            };
-            if shipped {
-                self.shipped += length;
             }
-            // A full segment is followed by the next one at once.
-            if !shipped || length < SEGMENT_BYTES {
-                self.due = Instant::now() + self.pause;
-                self.pause = self.pause.mul_f64(1.25).min(SEGMENT_PAUSE.1);
+        }
+        let length = self.segment.len() as u64;
+        if length == 0 {
+            return Some(0);
+        }
+        let key = keys::log_segment(run, attempt, self.which, self.shipped);
+        let upload = bucket.put_once(&key, self.segment.clone(), TEXT);
+        match tokio::time::timeout(UPLOAD_LIMIT, upload).await {
+            Ok(Ok(())) => {
+                self.shipped += length;
+                self.segment.clear();
+                Some(length)
+            }
+            Ok(Err(fault)) => {
+                warn!("{key}: {fault}; trying again");
+                None
+            }
+            Err(_) => {
+                warn!("{key}: no answer from S3; trying again");
+                None
             }
         }
     }

@@ -156,6 +156,25 @@ async fn a_tool_that_opens_its_standard_error_and_output_anew_takes_nothing_away
 }
 
 #[tokio::test]
+async fn a_segment_that_is_sent_again_is_the_same() {
+    let world = World::new(
+        r#"echo one; while [ ! -e "$(dirname "$0")/../go" ]; do sleep 0.05; done; echo two
+        while [ ! -e "$(dirname "$0")/../end" ]; do sleep 0.05; done; echo {} >&2; exit 1"#,
+    )
+    .await;
+    let key = |offset: usize| format!("work/{RUN}/1/logs/stdout.segments/{offset:020}");
+    world.aws.stumble(&key(0), 3);
+    let task = world.start();
+    world.aws.wait_until(|aws| aws.s3_calls().contains(&format!("PUT {}", key(0)))).await;
+    fs::write(world.place("go"), "").expect("written");
+    world.aws.wait_until(|aws| aws.object(&key(4)).is_some()).await;
+    fs::write(world.place("end"), "").expect("written");
+    world.end(task).await;
+    assert_eq!(world.aws.object(&key(0)).as_deref(), Some(&b"one\n"[..]));
+    assert_eq!(world.aws.object(&key(4)).as_deref(), Some(&b"two\n"[..]));
+}
+
+#[tokio::test]
 async fn large_and_empty_files_arrive_whole() {
     let world = World::new(
         r#"while [ "$1" != --outdir ]; do shift; done; cd "$2" && mkdir empty void && : > empty/file

@@ -202,8 +202,9 @@ async fn a_signal_counts_more_than_a_refusal() {
 
 #[tokio::test]
 async fn a_store_that_is_away_does_not_keep_a_stopped_task_from_its_end() {
-    let mut world = World::new("echo ready; sleep 1000").await;
-    world.set("STEPWES_STOP_GRACE_SECONDS", "1");
+    let mut world =
+        World::new("trap 'echo bye; exit 1' TERM; echo ready; while :; do sleep 0.1; done").await;
+    world.set("STEPWES_STOP_GRACE_SECONDS", "3");
     let task = world.start();
     world.aws.wait_until(|_| world.segments("stdout").contains("ready")).await;
     for name in ["logs/stdout", "logs/stderr", "result.json"] {
@@ -213,4 +214,5 @@ async fn a_store_that_is_away_does_not_keep_a_stopped_task_from_its_end() {
     let ended = tokio::time::timeout(Duration::from_secs(60), world.end(task)).await;
     assert_eq!(ended.expect("it ends").code, Some(75));
     assert_eq!(world.result(), None);
+    assert_eq!(world.segments("stdout"), "ready\nbye\n", "what is left comes before the whole");
 }
