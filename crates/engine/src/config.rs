@@ -33,6 +33,8 @@ pub(crate) struct Limits {
     pub(crate) fetch_connect: Duration,
     /// How long a server of workflows may say nothing.
     pub(crate) fetch_idle: Duration,
+    /// How long fetching a workflow may take in all.
+    pub(crate) fetch_total: Duration,
     /// How often a workflow is asked for.
     pub(crate) fetch_tries: u32,
     /// The largest workflow, in bytes.
@@ -59,6 +61,7 @@ impl Default for Limits {
             patience: Duration::from_secs(600),
             fetch_connect: Duration::from_secs(10),
             fetch_idle: Duration::from_secs(30),
+            fetch_total: Duration::from_secs(600),
             fetch_tries: 3,
             fetch_bytes: 1 << 30,
         }

@@ -55,7 +55,7 @@ pub(crate) async fn fetch(
     limits: &Limits,
 ) -> Result<(), Failure> {
     match url.scheme() {
-        "http" | "https" => over_http(url, path, limits).await,
+        "http" | "https" => in_time(url, path, limits).await,
         "s3" => s3(url, path, bucket, limits).await,
         other => Err(Failure::Request(format!(
             "workflow_url {}: the scheme {other:?} is not supported; supported: http, https, s3",
@@ -87,6 +87,18 @@ enum Trouble {
     Passing(String),
     /// It will not.
     Settled(Failure),
+}
+
+/// A server that sends a byte now and then must not keep a run waiting for days.
+async fn in_time(url: &Url, path: &Path, limits: &Limits) -> Result<(), Failure> {
+    let fetched = tokio::time::timeout(limits.fetch_total, over_http(url, path, limits));
+    fetched.await.unwrap_or_else(|_| {
+        Err(Failure::Request(format!(
+            "workflow_url {} could not be fetched within {} s",
+            shown(url),
+            limits.fetch_total.as_secs()
+        )))
+    })
 }
 
 async fn over_http(url: &Url, path: &Path, limits: &Limits) -> Result<(), Failure> {
@@ -233,6 +245,24 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("a file");
         let result = over_http(&Url::parse(&url).expect("a URL"), file.path(), &limits()).await;
         assert!(reason(result).contains("the server said nothing"));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_drips_is_given_up_in_time() {
+        let drip = || async {
+            let drops = futures::stream::unfold((), |()| async {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Some((Ok::<_, std::io::Error>("x"), ()))
+            });
+            axum::body::Body::from_stream(drops)
+        };
+        let url = serve(Router::new().route("/a.cwl", get(drip))).await.join("a.cwl");
+        let url = url.expect("a URL");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let limits =
+            Limits { fetch_total: Duration::from_secs(1), fetch_bytes: u64::MAX, ..limits() };
+        let reason = reason(in_time(&url, file.path(), &limits).await);
+        assert!(reason.contains(url.as_str()) && reason.contains("within 1 s"), "{reason}");
     }
 
     #[tokio::test]
