@@ -12,6 +12,7 @@ use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::Timeou
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use bytes::Bytes;
 use chrono::Utc;
+use nix::errno::Errno;
 use stepwes_core::{
     keys,
     task::{EngineOutputs, TaskOutcome, TaskResult, exit},
@@ -27,12 +28,12 @@ use crate::{
     error::Failure,
     logs::Shipper,
     outputs::{self, Outputs},
-    process::{self, Ended, Exit, Job},
+    process::{self, Ended, Job},
     report::{Reporter, ScopedCredentials, task_arn},
     stage::{self, Staged},
     stop::Stop,
     tree,
-    workdir::WorkDir,
+    workdir::{WorkDir, disk_is_full},
 };
 
 /// The largest output object that is read, in bytes.
@@ -275,7 +276,8 @@ impl Attempt<'_> {
             stdout: self.work.logs().join("stdout"),
             stderr: self.work.logs().join("stderr"),
         };
-        let job = self.prepare(engine, &staged, &logs)?;
+        let container = Container::detect(&self.config.container).map_err(Failure::Service)?;
+        let job = self.prepare(engine, container, &staged, &logs)?;
         let start_time = Utc::now();
         self.unless_over(self.reporter.run(job.argv.clone(), start_time)).await?;
         result.cmd.clone_from(&job.argv);
@@ -287,20 +289,22 @@ impl Attempt<'_> {
             (logs.stdout.clone(), logs.stderr.clone()),
             engine.tasks(),
         );
-        let Ended { exit, stopped, .. } = tokio::select! {
+        let mut ended = tokio::select! {
             ended = self.run_engine(&job, engine) => ended?,
             never = shipper.follow() => match never {},
             never = self.credentials.keep() => match never {},
         };
+        container.end_all(&self.work.temporary(), &job.environment).await;
+        ended.disk_full |= shipper.saw_full_disk();
         result.end_time = Some(Utc::now());
-        result.exit_code = Some(exit.code);
-        info!("{} ended with {}", engine.name(), exit.code);
-        let ended = if stopped {
+        result.exit_code = Some(ended.exit.code);
+        info!("{} ended with {}", engine.name(), ended.exit.code);
+        let ended = if ended.stopped {
             Err(self.over().await)
         } else {
             let finished = async {
                 shipper.finish().await?;
-                self.collect(engine, exit, &logs, result).await
+                self.collect(engine, ended, &logs, result).await
             };
             self.unless_late(finished).await
         };
@@ -349,8 +353,13 @@ impl Attempt<'_> {
     }
 
     /// Makes the engine's command.
-    fn prepare(&self, engine: &dyn Engine, staged: &Staged, logs: &Logs) -> Result<Job, Failure> {
-        let container = Container::detect(&self.config.container).map_err(Failure::Service)?;
+    fn prepare(
+        &self,
+        engine: &dyn Engine,
+        container: Container,
+        staged: &Staged,
+        logs: &Logs,
+    ) -> Result<Job, Failure> {
         let (execution, outdir) = (self.work.execution(), self.work.outputs());
         let argv = engine
             .command(&Order {
@@ -400,9 +409,11 @@ impl Attempt<'_> {
     async fn run_engine(&self, job: &Job, engine: &dyn Engine) -> Result<Ended, Failure> {
         let stop = async { drop(self.over().await) };
         let ended = process::run(job, stop, self.config.limits.stop_grace).await;
-        ended.map_err(|error| {
-            let (process::Error::Start(error) | process::Error::Local(error)) = error;
-            Failure::local(&format!("starting {}", engine.name()), &error)
+        ended.map_err(|error| match error {
+            process::Error::Start(error) => not_started(engine, &error),
+            process::Error::Local(error) => {
+                Failure::local(&format!("running {}", engine.name()), &error)
+            }
         })
     }
 
@@ -423,7 +434,7 @@ impl Attempt<'_> {
     async fn collect(
         &self,
         engine: &dyn Engine,
-        exit: Exit,
+        Ended { exit, disk_full, .. }: Ended,
         logs: &Logs,
         result: &mut TaskResult,
     ) -> Result<(), Failure> {
@@ -437,9 +448,13 @@ impl Attempt<'_> {
                 return Err(failure);
             }
             let end = read_end(&logs.stderr, STDERR_TAIL).await.unwrap_or_default();
-            let mut reason = engine.failure(exit, &String::from_utf8_lossy(&end));
-            if disk_is_full(self.work.root()) {
-                reason.push_str(" (the task's disk is full)");
+            let end = String::from_utf8_lossy(&end);
+            let mut reason = engine.failure(exit, &end);
+            if disk_full || disk_is_full(self.work.root()) || tells_full_disk(&end) {
+                reason.push_str(" (the task's disk was full)");
+            }
+            if engine.is_broken(exit, &end) {
+                return Err(broken(engine, &reason));
             }
             return Err(Failure::Request(reason));
         }
@@ -470,6 +485,26 @@ impl Attempt<'_> {
     }
 }
 
+/// Whose fault it is that an engine that was found cannot be started.
+fn not_started(engine: &dyn Engine, error: &std::io::Error) -> Failure {
+    let name = engine.name();
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::E2BIG) => Failure::Request(format!(
+            "the command line of {name} is longer than the system allows; shorten workflow_engine_parameters"
+        )),
+        // It, or the interpreter that its first line names.
+        Some(Errno::ENOENT | Errno::EACCES | Errno::ENOEXEC) => {
+            broken(engine, &format!("{name} cannot be started: {error}"))
+        }
+        _ => Failure::local(&format!("starting {name}"), error),
+    }
+}
+
+/// The failure of an engine that is not installed as it should be.
+fn broken(engine: &dyn Engine, what: &str) -> Failure {
+    Failure::Service(format!("{what}; its installation is broken: {}", engine.installation()))
+}
+
 /// The last `most` bytes of a file.
 async fn read_end(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     let mut file = tokio::fs::File::open(path).await?;
@@ -480,7 +515,8 @@ async fn read_end(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     Ok(end)
 }
 
-/// Whether there is no more room where `path` is.
-fn disk_is_full(path: &Path) -> bool {
-    nix::sys::statvfs::statvfs(path).is_ok_and(|disk| disk.blocks_available() == 0)
+/// Whether a log tells that somebody's disk had no more room.
+fn tells_full_disk(log: &str) -> bool {
+    // The words of ENOSPC and EDQUOT.
+    ["No space left on device", "Disk quota exceeded"].iter().any(|words| log.contains(words))
 }

@@ -1,18 +1,32 @@
 //! How the engine gets containers.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
+    fs::{DirEntry, File, FileType},
+    io::Read as _,
     net::{TcpStream, ToSocketAddrs as _},
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::{Path, PathBuf},
+    process::Stdio,
     time::Duration,
 };
 
 use stepwes_core::task::env;
+use tracing::{info, warn};
 use url::Url;
 
 /// Where Docker's daemon listens unless `DOCKER_HOST` says otherwise.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
+
+/// The length of a container's id, in hexadecimal digits.
+const ID_LENGTH: usize = 64;
+
+/// The most containers that are ended, and how many at once: a tool can write what looks like one.
+const MAX_LEFT: usize = 1000;
+const AT_ONCE: usize = 100;
+
+/// How long ending containers may take.
+const END_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A container runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +76,42 @@ impl Container {
         }
     }
 
+    /// Ends the containers that an engine has left behind: those whose ids it kept in `*.cid` files
+    /// (`--cidfile` of cwltool) in the `temporary` folder or in one below that. A daemon's containers
+    /// are none of our processes. What does not succeed is only logged.
+    pub(crate) async fn end_all(self, temporary: &Path, environment: &[(OsString, OsString)]) {
+        let program = match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Singularity | Self::None => return,
+        };
+        let left = container_ids(temporary);
+        let ended = async {
+            for ids in left.chunks(AT_ONCE) {
+                let status = tokio::process::Command::new(program)
+                    .arg("kill")
+                    .args(ids)
+                    .env_clear()
+                    .envs(environment.iter().map(|(name, value)| (name, value)))
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null())
+                    .kill_on_drop(true)
+                    .status()
+                    .await;
+                match status {
+                    Ok(status) if status.success() => info!("ended {} containers", ids.len()),
+                    // Most likely they had ended already.
+                    Ok(status) => info!("{program} kill: {status}"),
+                    Err(error) => warn!("{program} cannot be started: {error}"),
+                }
+            }
+        };
+        if tokio::time::timeout(END_PATIENCE, ended).await.is_err() {
+            warn!("{program} did not end the containers in time");
+        }
+    }
+
     /// As [`Self::choose`], on this machine.
     ///
     /// # Errors
@@ -69,6 +119,33 @@ impl Container {
     pub(crate) fn detect(setting: &str) -> Result<Self, String> {
         Self::choose(setting, |program| find_program(program).is_some(), docker_answers)
     }
+}
+
+/// The ids in the `*.cid` files of `folder` and the folders in it. Only whole ids, which nobody can
+/// guess: a tool that writes names must not end other people's containers.
+fn container_ids(folder: &Path) -> Vec<String> {
+    let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let is = |entry: &DirEntry, kind: fn(&FileType) -> bool| {
+        entry.file_type().is_ok_and(|found| kind(&found))
+    };
+    let below = entries(folder)
+        .filter(|entry| is(entry, FileType::is_dir))
+        .flat_map(|entry| entries(&entry.path()));
+    entries(folder)
+        .chain(below)
+        .filter(|entry| is(entry, FileType::is_file))
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "cid"))
+        .filter_map(|path| {
+            let mut id = String::new();
+            let file = File::open(path).ok()?;
+            file.take(ID_LENGTH as u64 + 1).read_to_string(&mut id).ok()?;
+            let id = id.trim();
+            let is_id = id.len() == ID_LENGTH && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+            is_id.then(|| id.to_owned())
+        })
+        .take(MAX_LEFT)
+        .collect()
 }
 
 /// Finds an executable file on this process' `PATH`.

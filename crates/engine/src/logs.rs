@@ -22,7 +22,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::{bucket::Bucket, engines::TaskParser, error::Failure};
+use crate::{bucket::Bucket, engines::TaskParser, error::Failure, workdir::disk_is_full};
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -59,6 +59,7 @@ pub(crate) struct Shipper {
     tasks: TaskReader,
     tasks_sent: u64,
     tasks_due: Instant,
+    disk_full: bool,
     finished: bool,
 }
 
@@ -75,7 +76,17 @@ impl Shipper {
         let streams =
             [Stream::new(LogStream::Stdout, stdout), Stream::new(LogStream::Stderr, stderr)];
         let tasks_due = Instant::now();
-        Self { bucket, run, attempt, streams, tasks, tasks_sent: 0, tasks_due, finished: false }
+        Self {
+            bucket,
+            run,
+            attempt,
+            streams,
+            tasks,
+            tasks_sent: 0,
+            tasks_due,
+            disk_full: false,
+            finished: false,
+        }
     }
 
     /// Ships what is new for as long as it is polled. Dropped at any point, it has lost nothing:
@@ -85,6 +96,8 @@ impl Shipper {
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
+            // An engine cleans up before it ends: afterwards there may be room again.
+            self.disk_full |= disk_is_full(&self.tasks.path);
             self.tasks.read().await;
             for stream in &mut self.streams {
                 stream.ship(&self.bucket, self.run, self.attempt).await;
@@ -93,6 +106,11 @@ impl Shipper {
                 self.ship_tasks().await;
             }
         }
+    }
+
+    /// Whether the disk was seen full.
+    pub(crate) fn saw_full_disk(&self) -> bool {
+        self.disk_full
     }
 
     async fn ship_tasks(&mut self) {

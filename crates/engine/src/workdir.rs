@@ -83,6 +83,11 @@ impl WorkDir {
     }
 }
 
+/// Whether there is no more room where `path` is.
+pub(crate) fn disk_is_full(path: &Path) -> bool {
+    nix::sys::statvfs::statvfs(path).is_ok_and(|disk| disk.blocks_available() == 0)
+}
+
 /// Removes a tree, folders without write permission included. Symbolic links are not followed.
 fn remove(root: &Path) -> io::Result<()> {
     if fs::remove_dir_all(root).is_ok() {

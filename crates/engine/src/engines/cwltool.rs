@@ -18,6 +18,10 @@ pub(super) struct Cwltool;
 /// cwltool's exit code for a workflow that asks for what it has not got.
 const UNSUPPORTED: i32 = 33;
 
+/// What a shell, or `env`, exits with when it cannot start a program; cwltool itself does not.
+const NOT_EXECUTABLE: i32 = 126;
+const NOT_FOUND: i32 = 127;
+
 const RUNTIME: Rule = Rule::Refused("the service chooses the container runtime");
 const PLACES: Rule = Rule::Refused("the service decides where files go");
 const NO_RUN: Rule = Rule::Refused("a run has to execute the workflow");
@@ -52,8 +56,9 @@ const RULES: &[(&str, Rule)] = &[
     ("--js-hint-options-file", Rule::Value),
     // What it says.
     ("--verbose", Rule::Flag),
-    ("--no-warnings", Rule::Flag),
-    ("--quiet", Rule::Flag),
+    // Without its informational lines there would be no tasks; Toil's client always sends --quiet.
+    ("--no-warnings", Rule::Dropped),
+    ("--quiet", Rule::Dropped),
     ("--debug", Rule::Flag),
     ("--timestamps", Rule::Flag),
     ("--enable-color", Rule::Flag),
@@ -145,7 +150,7 @@ impl Engine for Cwltool {
     }
 
     fn installation(&self) -> &'static str {
-        "run `pip install cwltool` and put it on the service's PATH; `stepwes engines` shows which engines are found"
+        "run `pip install cwltool` and put it on the service's PATH; `stepwes info` shows which engines are found"
     }
 
     fn command(&self, order: &Order<'_>) -> Result<Vec<String>, String> {
@@ -187,6 +192,13 @@ impl Engine for Cwltool {
             Exit { code, .. } => format!("cwltool exited with code {code}"),
         };
         cwltool_log::cause(stderr).map_or_else(|| what.clone(), |cause| format!("{what}: {cause}"))
+    }
+
+    fn is_broken(&self, exit: Exit, stderr: &str) -> bool {
+        // Its first words are its version: an import that failed before them is its own.
+        let has_not_begun = stderr.trim_start().starts_with("Traceback (most recent call last)");
+        exit.signal.is_none() && matches!(exit.code, NOT_EXECUTABLE | NOT_FOUND)
+            || has_not_begun && stderr.contains("ModuleNotFoundError: ")
     }
 
     fn outputs(
@@ -254,10 +266,11 @@ mod tests {
 
     #[test]
     fn the_service_s_options_come_first_and_the_workflow_last() {
-        let given = json!({"--outdir": "/home/me", "--quiet": null, "--target": "a"});
+        let given =
+            json!({"--outdir": "/home/me", "--quiet": null, "--debug": null, "--target": "a"});
         assert_eq!(
             command("a.cwl", Some("main"), &given).join(" "),
-            "cwltool --no-container --disable-color --quiet --target=a --outdir /w/outputs a.cwl#main wes_inputs.json"
+            "cwltool --no-container --disable-color --debug --target=a --outdir /w/outputs a.cwl#main wes_inputs.json"
         );
     }
 
@@ -336,6 +349,18 @@ mod tests {
     fn the_version_is_the_last_word() {
         let printed = "/usr/bin/cwltool 3.3.20260925135507\n";
         assert_eq!(Cwltool.version(printed).as_deref(), Some("3.3.20260925135507"));
+    }
+
+    #[test]
+    fn a_broken_installation_is_told_from_a_broken_workflow() {
+        let is_broken = |code, stderr| Cwltool.is_broken(Exit { code, signal: None }, stderr);
+        let import = "Traceback (most recent call last):\n  File \"/usr/bin/cwltool\", line 5\n\
+                      ModuleNotFoundError: No module named 'schema_salad'\n";
+        assert!(is_broken(1, import));
+        assert!(is_broken(126, "") && is_broken(127, "env: python3: not found\n"));
+        let of_a_tool = format!("INFO /usr/bin/cwltool 3.3\n{import}");
+        assert!(!is_broken(1, &of_a_tool) && !is_broken(1, "Traceback of something else"));
+        assert!(!is_broken(33, ""));
     }
 
     #[test]

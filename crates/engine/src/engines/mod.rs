@@ -72,6 +72,10 @@ pub(crate) trait Engine: Sync {
     /// Why it failed, in one sentence; `stderr` is the end of its standard error.
     fn failure(&self, exit: Exit, stderr: &str) -> String;
 
+    /// Whether an engine that failed is not installed as it should be, rather than given a bad
+    /// workflow; `stderr` is the end of its standard error.
+    fn is_broken(&self, exit: Exit, stderr: &str) -> bool;
+
     /// The output object, from what it wrote to standard output and what was uploaded.
     ///
     /// # Errors

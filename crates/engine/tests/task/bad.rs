@@ -89,6 +89,44 @@ async fn an_engine_that_is_not_installed_is_our_fault_and_says_how_to_install_it
 }
 
 #[tokio::test]
+async fn an_engine_whose_installation_is_broken_is_our_fault_and_says_how_to_mend_it() {
+    let world = World::new("echo 'env: python3: No such file or directory' >&2; exit 127").await;
+    let result = fails(&world, "SYSTEM_ERROR").await;
+    assert!(reason(&result).contains("env: python3"), "{result}");
+    assert!(reason(&result).contains("pip install cwltool"), "{result}");
+    assert_eq!(result["exit_code"], 127);
+    let world = World::new("").await;
+    world.program("cwltool", "#!/nowhere/python\n");
+    let result = fails(&world, "SYSTEM_ERROR").await;
+    assert!(reason(&result).contains("cannot be started"), "{result}");
+    assert!(reason(&result).contains("pip install cwltool"), "{result}");
+}
+
+#[tokio::test]
+async fn a_command_line_that_is_too_long_is_the_request_s_fault() {
+    let world = World::new("echo {}").await;
+    let long = "x".repeat(200_000);
+    world.request(&json!({"workflow_engine_parameters": {"--target": long}}));
+    let result = fails(&world, "EXECUTOR_ERROR").await;
+    assert!(reason(&result).contains("shorten workflow_engine_parameters"), "{result}");
+}
+
+#[tokio::test]
+async fn a_disk_that_was_full_for_a_tool_is_told() {
+    for words in ["No space left on device", "Disk quota exceeded"] {
+        let world = World::new(&format!(
+            "echo 'cat: write error: {words}' >&2; echo 'ERROR [job a] failed' >&2; exit 1"
+        ))
+        .await;
+        let result = fails(&world, "EXECUTOR_ERROR").await;
+        assert_eq!(
+            reason(&result),
+            "cwltool exited with code 1: [job a] failed (the task's disk was full)"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_workflow_that_is_not_there_is_named() {
     let world = World::new("echo {}").await;
     let url = format!("http://{}/metadata/gone.cwl", world.aws.address);

@@ -32,7 +32,7 @@ async fn a_run_goes_from_its_request_to_its_result_in_order() {
     let mut world = World::new(GOOD).await;
     world.set("LC_ALL", "C.UTF-8");
     world.request(&json!({
-        "workflow_engine_parameters": {"--quiet": null, "--outdir": "/somewhere"},
+        "workflow_engine_parameters": {"--debug": null, "--outdir": "/somewhere"},
         "workflow_url": "main.cwl#main",
         "attachments": [{"name": "main.cwl", "size": 17}, {"name": "d e/x.txt", "size": 1}],
     }));
@@ -61,7 +61,7 @@ async fn a_run_goes_from_its_request_to_its_result_in_order() {
 
     let cmd: Vec<_> =
         result["cmd"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
-    assert_eq!(cmd[..5], ["cwltool", "--no-container", "--disable-color", "--quiet", "--outdir"]);
+    assert_eq!(cmd[..5], ["cwltool", "--no-container", "--disable-color", "--debug", "--outdir"]);
     assert_eq!(cmd[6..], ["main.cwl#main", "wes_inputs.json"]);
 
     let reports = world.aws.reports();

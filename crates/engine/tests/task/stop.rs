@@ -70,6 +70,28 @@ async fn what_an_engine_leaves_behind_ends_with_it() {
 }
 
 #[tokio::test]
+async fn containers_that_a_killed_engine_left_behind_are_ended() {
+    let id = "0123456789abcdef".repeat(4);
+    for runtime in ["docker", "podman"] {
+        let mut world = World::new(&format!(
+            r#"mkdir "$TMPDIR/a" "$TMPDIR/b"; printf {id} > "$TMPDIR/a/1.cid"
+            echo somebody-elses > "$TMPDIR/b/2.cid"; : > "$TMPDIR/b/3.cid"; kill -9 $$"#
+        ))
+        .await;
+        world.set("STEPWES_CONTAINER", runtime);
+        let record = r#"#!/bin/sh
+            { echo "$@"; env; } > "$(dirname "$0")/../called"
+        "#;
+        world.program(runtime, record);
+        let ended = world.run().await;
+        assert_eq!(ended.code, Some(0), "{}", ended.log);
+        let called = fs::read_to_string(world.place("called")).expect("it was called");
+        assert_eq!(called.lines().next(), Some(&*format!("kill {id}")));
+        assert!(!called.contains("the-token"), "{called}");
+    }
+}
+
+#[tokio::test]
 async fn whoever_holds_the_engine_s_output_open_does_not_keep_the_task_from_its_end() {
     let world = World::new(
         r#"echo $$ > "$(dirname "$0")/../child"; echo ready

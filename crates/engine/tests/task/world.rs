@@ -42,11 +42,9 @@ impl World {
         let bin = folder.path().join("bin");
         fs::create_dir_all(folder.path().join("work")).expect("made");
         fs::create_dir(&bin).expect("made");
-        let script = bin.join("cwltool");
-        fs::write(&script, format!("#!/bin/sh\n{stub}\n")).expect("written");
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("set");
         let path = format!("{}:/usr/bin:/bin", bin.display());
         let world = Self { aws, folder, path, variables: Vec::new() };
+        world.program("cwltool", &format!("#!/bin/sh\n{stub}\n"));
         world.request(&json!({}));
         world.attach("main.cwl", "cwlVersion: v1.2\n");
         world
@@ -75,6 +73,13 @@ impl World {
     /// Stores an attachment; the request has to name it.
     pub(crate) fn attach(&self, name: &str, content: &str) {
         self.aws.put(&format!("requests/{RUN}/attachments/{name}"), content);
+    }
+
+    /// Puts a program on the task's PATH.
+    pub(crate) fn program(&self, name: &str, content: &str) {
+        let path = self.place("bin").join(name);
+        fs::write(&path, content).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("set");
     }
 
     /// Sets a variable of the task.
