@@ -283,7 +283,7 @@ impl TaskReader {
         let now = Utc::now();
         let parser = &mut self.parser;
         self.lines.end(|line| parser.line(line, now));
-        self.parser.end();
+        self.parser.end(now);
     }
 
     fn json(&self) -> Option<Bytes> {

@@ -33,6 +33,15 @@ const MAX_MESSAGES: usize = 20;
 /// cwltool writes ` \` and the next line's indentation between the arguments of a command.
 const BETWEEN_ARGUMENTS: &str = " \\\n    ";
 
+/// What a shell command of a tool (ShellCommandRequirement) starts with.
+const SHELL: &str = "/bin/sh \\\n    -c \\\n    ";
+
+/// How a job's last message starts.
+const COMPLETED: &str = "completed ";
+
+/// What is said of a job whose end was not logged.
+const ENDED_WITH_ENGINE: &str = "the engine ended before it said how this job did";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
     Debug,
@@ -40,6 +49,15 @@ enum Level {
     Warning,
     Error,
 }
+
+/// Levels by their names.
+const LEVELS: [(&str, Level); 5] = [
+    ("DEBUG", Level::Debug),
+    ("INFO", Level::Info),
+    ("WARNING", Level::Warning),
+    ("ERROR", Level::Error),
+    ("CRITICAL", Level::Error),
+];
 
 /// A line without its colours.
 fn plain(line: &str) -> Cow<'_, str> {
@@ -56,6 +74,26 @@ fn plain(line: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
+/// Reads a log record that starts somewhere in the line: a tool's last line may have no end, and
+/// cwltool's next record follows in the same line.
+fn record_within(line: &str) -> Option<(Level, &str)> {
+    let at_start = record(line);
+    if at_start.is_some_and(|(_, text)| is_of_job(text)) {
+        return at_start;
+    }
+    let within = line.rmatch_indices(" [").find_map(|(at, _)| {
+        let text = &line[at + 1..];
+        let (_, level) = LEVELS.into_iter().find(|(name, _)| line[..at].ends_with(name))?;
+        is_of_job(text).then_some((level, text))
+    });
+    within.or(at_start)
+}
+
+/// Whether a record's text speaks of a part of the workflow.
+fn is_of_job(text: &str) -> bool {
+    ["[job ", "[step ", "[workflow "].iter().any(|start| text.starts_with(start))
+}
+
 /// Reads the start of a log record, with or without `--timestamps`.
 fn record(line: &str) -> Option<(Level, &str)> {
     let line = match line.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
@@ -63,13 +101,7 @@ fn record(line: &str) -> Option<(Level, &str)> {
         _ => line,
     };
     let (level, text) = line.split_once(' ')?;
-    let level = match level {
-        "DEBUG" => Level::Debug,
-        "INFO" => Level::Info,
-        "WARNING" => Level::Warning,
-        "ERROR" | "CRITICAL" => Level::Error,
-        _ => return None,
-    };
+    let (_, level) = LEVELS.into_iter().find(|(name, _)| *name == level)?;
     Some((level, text))
 }
 
@@ -99,12 +131,12 @@ pub(super) fn cause(stderr: &str) -> Option<String> {
         if line.trim().is_empty() {
             continue;
         }
-        match record(&line) {
+        match record_within(&line) {
             Some((Level::Error, text)) => {
                 let mut text = text.trim().to_owned();
                 let mut more = 0;
                 while more < MAX_ERROR_LINES
-                    && let Some(next) = lines.next_if(|next| record(next).is_none())
+                    && let Some(next) = lines.next_if(|next| record_within(next).is_none())
                 {
                     more += 1;
                     if !next.trim().is_empty() {
@@ -166,12 +198,10 @@ impl CwltoolTasks {
         Some(at_end)
     }
 
-    /// The task of that name that has not ended, or a new one when its start was not logged.
-    fn running(&mut self, name: &str) -> Option<usize> {
-        match self.by_name.get(name) {
-            Some((at, _)) if self.tasks[*at].end_time.is_none() => Some(*at),
-            _ => self.start(name, None),
-        }
+    /// The task of that name that has not ended.
+    fn running(&self, name: &str) -> Option<usize> {
+        let (at, _) = self.by_name.get(name)?;
+        self.tasks[*at].end_time.is_none().then_some(*at)
     }
 
     fn message(&mut self, name: &str, message: &str, at: DateTime<Utc>) {
@@ -183,11 +213,17 @@ impl CwltoolTasks {
             self.revision += 1;
             return;
         }
-        let Some(index) = self.running(name) else { return };
+        // Only what tells of a process makes a task: cwltool also talks of jobs that are never run.
+        let of_process = exit_code(message).is_some() || message.starts_with(COMPLETED);
+        let index = match self.running(name) {
+            None if of_process => self.start(name, None),
+            running => running,
+        };
+        let Some(index) = index else { return };
         self.revision += 1;
         let room = self.text + message.len() <= MAX_TEXT;
         let task = &mut self.tasks[index];
-        if let Some(status) = message.strip_prefix("completed ") {
+        if let Some(status) = message.strip_prefix(COMPLETED) {
             let default = if matches!(status.trim(), "success" | "skipped") { 0 } else { 1 };
             task.exit_code.get_or_insert(default);
             task.end_time = Some(at);
@@ -226,6 +262,13 @@ impl CwltoolTasks {
             text.push('\n');
         }
         text.push_str(line);
+        if is_shell_command(text) {
+            // Nothing tells where it ends: what follows may be the tool's output.
+            if text.ends_with('\\') || is_open(text) {
+                text.push_str(" …");
+            }
+            return self.end_command();
+        }
         if text.len() > MAX_COMMAND || !(text.ends_with(" \\") || is_open(text)) {
             self.end_command();
         }
@@ -245,7 +288,9 @@ impl CwltoolTasks {
 impl TaskParser for CwltoolTasks {
     fn line(&mut self, line: &str, at: DateTime<Utc>) {
         let line = plain(line);
-        match record(&line) {
+        // An argument that is a record is none, unless it starts a line.
+        let found = if self.command.is_some() { record(&line) } else { record_within(&line) };
+        match found {
             Some((level, text)) => {
                 self.end_command();
                 self.message = None;
@@ -261,8 +306,13 @@ impl TaskParser for CwltoolTasks {
         }
     }
 
-    fn end(&mut self) {
+    fn end(&mut self, at: DateTime<Utc>) {
         self.end_command();
+        for task in self.tasks.iter_mut().filter(|task| task.end_time.is_none()) {
+            task.end_time = Some(at);
+            task.system_logs.push(ENDED_WITH_ENGINE.to_owned());
+            self.revision += 1;
+        }
     }
 
     fn tasks(&self) -> &[Task] {
@@ -278,6 +328,15 @@ impl TaskParser for CwltoolTasks {
 fn start_of_command(message: &str) -> Option<&str> {
     let (folder, command) = message.split_once("$ ")?;
     folder.starts_with('/').then_some(command)
+}
+
+/// Whether a command is that of a shell (ShellCommandRequirement), up to the end of its first line.
+/// Its last argument is not quoted, whatever is in it; other tools' are, where they need it.
+fn is_shell_command(text: &str) -> bool {
+    text.strip_prefix(SHELL).is_some_and(|command| {
+        let command = command.strip_suffix(" \\").unwrap_or(command);
+        !command.starts_with('\'') && (is_open(command) || command.contains(char::is_whitespace))
+    })
 }
 
 /// Whether a command ends inside a quotation: an argument with a line break goes on.
@@ -372,7 +431,7 @@ mod tests {
         for (number, line) in log.lines().enumerate() {
             parser.line(line, at(number + 1));
         }
-        parser.end();
+        parser.end(at(log.lines().count() + 1));
         let mut text = String::new();
         for task in parser.tasks() {
             let line = |time: Option<DateTime<Utc>>| time.map(|time| time.timestamp());
@@ -432,9 +491,43 @@ mod tests {
                    WARNING [job b] completed permanentFail\n";
         insta::assert_snapshot!(read(log), @r#"
         a (a) lines Some(1)-Some(2) exit Some(0) ["x"] []
-        a-2 (a) lines Some(3)-None exit None ["y"] []
+        a-2 (a) lines Some(3)-Some(5) exit None ["y"] ["the engine ended before it said how this job did"]
         b (b) lines None-Some(4) exit Some(1) [] []
         "#);
+    }
+
+    #[test]
+    fn a_record_in_a_line_that_a_tool_began_counts() {
+        insta::assert_snapshot!(
+            [
+                read(include_str!("../../tests/logs/unfinished.log")),
+                read(include_str!("../../tests/logs/unfinished-failing.log")),
+            ]
+            .join(""),
+            @r#"
+        nonl.cwl (nonl.cwl) lines Some(3)-Some(6) exit Some(0) ["sh", "-c", "printf \"pa 50%%\" >&2"] []
+        nonlfail.cwl (nonlfail.cwl) lines Some(3)-Some(7) exit Some(3) ["sh", "-c", "printf \"pa 50%%\" >&2; exit 3"] ["exited with status: 3"]
+        "#
+        );
+        let quoted = "INFO [job a] /t$ echo \\\n    'x ERROR [job b] exited with status: 3'\n";
+        assert!(!read(quoted).contains("exit Some"), "an argument is none");
+    }
+
+    #[test]
+    fn what_is_said_of_jobs_that_are_not_run_makes_no_task() {
+        assert_eq!(read(include_str!("../../tests/logs/empty-scatter.log")), "");
+        let skipping =
+            "WARNING [job a] Skipping Docker software container '--cpus' limit despite\n";
+        assert_eq!(read(skipping), "");
+    }
+
+    #[test]
+    fn a_shell_command_of_many_lines_is_cut_after_its_first() {
+        insta::assert_snapshot!(read(include_str!("../../tests/logs/shell-cut.log")), @r#"
+        shopen.cwl (shopen.cwl) lines Some(3)-Some(12) exit Some(0) ["/bin/sh", "-c", "echo \"two …"] []
+        "#);
+        let words = "INFO [job a] /t$ /bin/sh \\\n    -c \\\n    ls \\\n    -l\n";
+        assert!(read(words).contains(r#"["/bin/sh", "-c", "ls", "-l"]"#), "{}", read(words));
     }
 
     #[test]
@@ -462,6 +555,7 @@ mod tests {
     fn the_cause_is_what_a_person_can_act_on() {
         let causes = [
             include_str!("../../tests/logs/failing.log"),
+            include_str!("../../tests/logs/unfinished-failing.log"),
             include_str!("../../tests/logs/signal.log"),
             include_str!("../../tests/logs/badname.log"),
             include_str!("../../tests/logs/broken.log"),
@@ -472,6 +566,7 @@ mod tests {
         .map(|log| cause(log).expect("a cause"));
         insta::assert_snapshot!(causes.join("\n"), @r#"
         [job bad] exited with status: 3
+        [job nonlfail.cwl] exited with status: 3
         [job sig.cwl] was terminated by signal: SIGKILL
         [step bad] Cannot make job: Invalid filename: 'all it.txt' contains illegal characters
         Tool definition failed validation: broken.cwl:4:1: while parsing a flow node expected the node content, but found '<stream end>'

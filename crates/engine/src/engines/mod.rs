@@ -104,8 +104,8 @@ pub(crate) trait TaskParser: Send {
     /// Takes the next line, without its end, read at `at`.
     fn line(&mut self, line: &str, at: DateTime<Utc>);
 
-    /// The log is at its end.
-    fn end(&mut self);
+    /// The log is at its end, and the engine has ended by `at`: so has every task.
+    fn end(&mut self, at: DateTime<Utc>);
 
     /// The tasks so far, in the order in which they started.
     fn tasks(&self) -> &[Task];
