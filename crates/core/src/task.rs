@@ -32,7 +32,8 @@ pub mod env {
     pub const CONTAINER: &str = "STEPWES_CONTAINER";
     /// How many seconds a stopped engine has to end by itself before it is killed (task
     /// definition); 20 when it is not set. The upload of its logs may take as long again, and so
-    /// may the result's: the container's `stopTimeout` must be three times as long.
+    /// may the result's; work that was finished before has three times as long for its upload, but
+    /// at most 80 s: the container's `stopTimeout` must be six times as long.
     pub const STOP_GRACE: &str = "STEPWES_STOP_GRACE_SECONDS";
     /// How many seconds the task goes on asking a service that does not answer before it gives
     /// up and is lost (task definition); 600 when it is not set.
@@ -161,6 +162,16 @@ pub enum TaskOutcome {
     /// The task was told to stop and stopped.
     Stopped,
 }
+
+/// The most files that a run may have as outputs.
+pub const MAX_OUTPUT_FILES: usize = 100_000;
+
+/// How deep an output object may be nested, a value in an array or an object being one deeper: JSON
+/// readers give up at 128, and a result has it inside of other objects.
+pub const MAX_OUTPUT_DEPTH: usize = 100;
+
+/// The largest `result.json`, in bytes.
+pub const MAX_RESULT_BYTES: usize = 64 * 1024 * 1024;
 
 /// `work/<run_id>/<attempt>/result.json`: the last thing that a task writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

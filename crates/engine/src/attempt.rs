@@ -15,7 +15,7 @@ use chrono::Utc;
 use nix::errno::Errno;
 use stepwes_core::{
     keys,
-    task::{EngineOutputs, TaskOutcome, TaskResult, exit},
+    task::{EngineOutputs, MAX_RESULT_BYTES, TaskOutcome, TaskResult, exit},
 };
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tracing::{error, info, warn};
@@ -32,7 +32,7 @@ use crate::{
     report::{Reporter, ScopedCredentials, task_arn},
     stage::{self, Staged},
     stop::Stop,
-    tree,
+    tree::{self, Tree},
     workdir::{WorkDir, disk_is_full},
 };
 
@@ -438,51 +438,83 @@ impl Attempt<'_> {
         logs: &Logs,
         result: &mut TaskResult,
     ) -> Result<(), Failure> {
-        let uploaded = self.upload_outputs().await;
-        if let Ok(uploaded) = &uploaded {
+        let tree = self.list_outputs().await;
+        if engine.succeeded(exit) {
+            let tree = tree?;
+            let stdout = read_object(engine, &logs.stdout).await?;
+            let object = |outputs: &Outputs| {
+                engine.outputs(&stdout, &self.work.outputs(), outputs).map_err(Failure::Request)
+            };
+            // What nobody could read is refused before hours of uploading.
+            let foreseen = outputs::foresee(&tree);
+            let mut large = TaskResult { files: foreseen.list(), ..result.clone() };
+            large.outputs = object(&foreseen)?;
+            is_readable(&large)?;
+            drop((foreseen, large));
+            let uploaded = self.upload(tree).await?;
             result.files = uploaded.list();
+            result.outputs = object(&uploaded)?;
+            result.outcome = TaskOutcome::Complete;
+            return Ok(());
         }
-        if !engine.succeeded(exit) {
-            // The engine's own reason comes before that of outputs which it left behind.
-            if let Err(failure @ (Failure::Passing(_) | Failure::Refused(_))) = uploaded {
-                return Err(failure);
-            }
-            let end = read_end(&logs.stderr, STDERR_TAIL).await.unwrap_or_default();
-            let end = String::from_utf8_lossy(&end);
-            let mut reason = engine.failure(exit, &end);
-            if disk_full || disk_is_full(self.work.root()) || tells_full_disk(&end) {
-                reason.push_str(" (the task's disk was full)");
-            }
-            if engine.is_broken(exit, &end) {
-                return Err(broken(engine, &reason));
-            }
-            return Err(Failure::Request(reason));
+        // The engine's own reason comes before that of outputs which it left behind.
+        let uploaded = match tree {
+            Ok(tree) => self.upload(tree).await,
+            Err(failure) => Err(failure),
+        };
+        match uploaded {
+            Ok(uploaded) => result.files = uploaded.list(),
+            Err(failure @ (Failure::Passing(_) | Failure::Refused(_))) => return Err(failure),
+            Err(failure) => info!("the outputs are not kept: {failure}"),
         }
-        let uploaded = uploaded?;
-        let size = tokio::fs::metadata(&logs.stdout).await.map_or(0, |data| data.len());
-        if size > MAX_OUTPUT_OBJECT {
-            return Err(Failure::Request(format!(
-                "{}'s output object is larger than {MAX_OUTPUT_OBJECT} bytes",
-                engine.name()
-            )));
+        let end = read_end(&logs.stderr, STDERR_TAIL).await.unwrap_or_default();
+        let end = String::from_utf8_lossy(&end);
+        let mut reason = engine.failure(exit, &end);
+        if disk_full || disk_is_full(self.work.root()) || tells_full_disk(&end) {
+            reason.push_str(" (the task's disk was full)");
         }
-        let stdout = tokio::fs::read(&logs.stdout)
-            .await
-            .map_err(|error| Failure::local("reading the engine's output", &error))?;
-        result.outputs =
-            engine.outputs(&stdout, &self.work.outputs(), &uploaded).map_err(Failure::Request)?;
-        result.outcome = TaskOutcome::Complete;
-        Ok(())
+        if engine.is_broken(exit, &end) {
+            return Err(broken(engine, &reason));
+        }
+        Err(Failure::Request(reason))
     }
 
-    async fn upload_outputs(&self) -> Result<Outputs, Failure> {
+    async fn list_outputs(&self) -> Result<Tree, Failure> {
         let (outdir, root) = (self.work.outputs(), self.work.root().to_owned());
-        let tree = tokio::task::spawn_blocking(move || tree::walk(&outdir, &root))
+        tokio::task::spawn_blocking(move || tree::walk(&outdir, &root))
             .await
             .map_err(|error| Failure::Passing(format!("listing the outputs: {error}")))?
-            .map_err(Failure::Request)?;
+            .map_err(Failure::Request)
+    }
+
+    async fn upload(&self, tree: Tree) -> Result<Outputs, Failure> {
         outputs::upload(self.bucket, self.config.run_id, self.config.attempt, tree).await
     }
+}
+
+/// What an engine that succeeded wrote to its standard output.
+async fn read_object(engine: &dyn Engine, stdout: &Path) -> Result<Vec<u8>, Failure> {
+    let size = tokio::fs::metadata(stdout).await.map_or(0, |data| data.len());
+    if size > MAX_OUTPUT_OBJECT {
+        return Err(Failure::Request(format!(
+            "{}'s output object is larger than {MAX_OUTPUT_OBJECT} bytes",
+            engine.name()
+        )));
+    }
+    tokio::fs::read(stdout)
+        .await
+        .map_err(|error| Failure::local("reading the engine's output", &error))
+}
+
+/// Refuses a result that is larger than those who read it take.
+fn is_readable(result: &TaskResult) -> Result<(), Failure> {
+    let size = serde_json::to_vec(result).map_or(usize::MAX, |body| body.len());
+    if size <= MAX_RESULT_BYTES {
+        return Ok(());
+    }
+    Err(Failure::Request(format!(
+        "the list of outputs would be larger than {MAX_RESULT_BYTES} bytes; make fewer outputs, or pack them into archives"
+    )))
 }
 
 /// Whose fault it is that an engine that was found cannot be started.

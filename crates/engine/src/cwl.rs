@@ -4,13 +4,10 @@ use std::path::{Component, Path, PathBuf};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Map, Value, json};
-use stepwes_core::task::OUTDIR_SCHEME;
+use stepwes_core::task::{MAX_OUTPUT_DEPTH, OUTDIR_SCHEME};
 use url::Url;
 
 use crate::{bucket::Uploaded, outputs::Outputs};
-
-/// How deep objects may be nested: more than any workflow's, less than our stack.
-const MAX_DEPTH: usize = 200;
 
 /// What is encoded in a location: all but RFC 3986's unreserved characters and `/`.
 const LOCATION: &AsciiSet =
@@ -51,8 +48,10 @@ struct Mapper<'a> {
 
 impl Mapper<'_> {
     fn value(&self, value: &mut Value, depth: usize) -> Result<(), String> {
-        if depth > MAX_DEPTH {
-            return Err(format!("the output object is nested deeper than {MAX_DEPTH} levels"));
+        if depth > MAX_OUTPUT_DEPTH {
+            return Err(format!(
+                "the output object is nested deeper than {MAX_OUTPUT_DEPTH} levels; a folder counts twice"
+            ));
         }
         match value {
             Value::Array(items) => {
@@ -374,7 +373,7 @@ mod tests {
     #[test]
     fn endless_nesting_is_an_error_and_not_a_crash() {
         let mut object = json!({});
-        for _ in 0..MAX_DEPTH + 1 {
+        for _ in 0..=MAX_OUTPUT_DEPTH {
             object = json!({"in": object});
         }
         assert!(mapped(object).expect_err("too deep").contains("nested"));

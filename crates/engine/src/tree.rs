@@ -6,8 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The most entries that are taken.
-const MAX_ENTRIES: usize = 1_000_000;
+use stepwes_core::task::MAX_OUTPUT_FILES;
+
+/// The most folders that are taken.
+const MAX_FOLDERS: usize = 100_000;
 
 /// The longest path below the output directory, in bytes: an S3 key has 1,024, and the run's
 /// prefix needs room.
@@ -67,8 +69,13 @@ pub(crate) fn walk(outdir: &Path, workdir: &Path) -> Result<Tree, String> {
             } else {
                 return Err(format!("the output {below:?} is neither a file nor a directory"));
             }
-            if tree.files.len() + tree.folders.len() > MAX_ENTRIES {
-                return Err(format!("there are more than {MAX_ENTRIES} outputs"));
+            if tree.files.len() > MAX_OUTPUT_FILES {
+                return Err(format!(
+                    "there are more than {MAX_OUTPUT_FILES} output files; pack them into archives"
+                ));
+            }
+            if tree.folders.len() > MAX_FOLDERS {
+                return Err(format!("there are more than {MAX_FOLDERS} output folders"));
             }
         }
         tree.folders.insert(path);
@@ -130,6 +137,26 @@ mod tests {
         assert_eq!(tree.files["link"], place.work.join("kept"));
         let folders: Vec<_> = tree.folders.iter().map(String::as_str).collect();
         assert_eq!(folders, ["", "a b", "a b/empty", "folder", "folder/empty"]);
+    }
+
+    #[test]
+    fn more_files_than_a_result_can_hold_are_refused() {
+        let place = place();
+        let first = place.out.join("0");
+        fs::write(&first, "").expect("written");
+        for n in 1..=MAX_OUTPUT_FILES {
+            // The same file under another name is much quicker than another file. A file has
+            // some 65,000 names at most.
+            let folder = place.out.join(format!("d{}", n / 50_000));
+            let target = folder.join("first");
+            if !target.exists() {
+                fs::create_dir(&folder).expect("made");
+                fs::write(&target, "").expect("written");
+            }
+            fs::hard_link(&target, folder.join(n.to_string())).expect("linked");
+        }
+        let error = walk(&place.out, &place.work).expect_err("too many");
+        assert!(error.contains("more than 100000 output files"), "{error}");
     }
 
     #[test]

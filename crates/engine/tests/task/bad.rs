@@ -159,6 +159,18 @@ async fn an_output_that_was_never_made_is_named() {
 }
 
 #[tokio::test]
+async fn outputs_that_nobody_could_read_are_refused_before_they_are_uploaded() {
+    // A listing is two levels a folder.
+    let stub = r#"while [ "$1" != --outdir ]; do shift; done; cd "$2"; echo x > "$2/x"
+        n=0; while [ $n -lt 60 ]; do mkdir d && cd d; n=$((n + 1)); done
+        echo '{"o": {"class": "Directory", "location": "file://'"$2"'/d"}}'"#;
+    let world = World::new(stub).await;
+    let result = fails(&world, "EXECUTOR_ERROR").await;
+    assert!(reason(&result).contains("nested deeper than 100 levels"), "{result}");
+    assert_eq!(world.aws.keys(&format!("outputs/{RUN}/")), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn an_output_that_leads_out_of_the_run_is_not_uploaded() {
     let stub = r#"while [ "$1" != --outdir ]; do shift; done; ln -s /etc/passwd "$2/p"; echo {}"#;
     let world = World::new(stub).await;
