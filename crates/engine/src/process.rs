@@ -357,6 +357,16 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn output_that_finds_no_room_is_read_to_its_end_and_remembered() {
+        let full = || async { File::options().append(true).open("/dev/full").await };
+        let output = vec![b'x'; 3 * PIECE];
+        let mut rest = &output[..];
+        assert!(copy(&mut rest, full().await.expect("opened")).await);
+        assert!(rest.is_empty());
+        assert!(!copy(&b""[..], full().await.expect("opened")).await);
+    }
+
     #[test]
     fn a_process_name_may_hold_anything() {
         let parsed = parse_stat("42 (a) Z 1 (b)) S 7 9 42 0 -1").expect("a stat line");
