@@ -552,3 +552,31 @@ fn tells_full_disk(log: &str) -> bool {
     // The words of ENOSPC and EDQUOT.
     ["No space left on device", "Disk quota exceeded"].iter().any(|words| log.contains(words))
 }
+
+#[cfg(test)]
+mod tests {
+    use stepwes_core::task::OutputFile;
+
+    use super::*;
+
+    #[test]
+    fn a_result_that_nobody_would_read_is_refused_with_its_limit() {
+        let result = |path_bytes: usize| TaskResult {
+            run_id: "01890000-0000-7000-8000-000000000000".parse().expect("a run id"),
+            attempt: 1,
+            outcome: TaskOutcome::Complete,
+            reason: None,
+            exit_code: Some(0),
+            cmd: Vec::new(),
+            start_time: None,
+            end_time: None,
+            outputs: EngineOutputs::default(),
+            files: vec![OutputFile { path: "x".repeat(path_bytes), size: 1, sha1: String::new() }],
+        };
+        assert_eq!(is_readable(&result(1)), Ok(()));
+        let Err(Failure::Request(reason)) = is_readable(&result(MAX_RESULT_BYTES)) else {
+            panic!("too large");
+        };
+        assert!(reason.contains("67108864 bytes"), "{reason}");
+    }
+}

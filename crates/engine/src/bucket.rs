@@ -366,6 +366,28 @@ fn settle<T, E: ProvideErrorMetadata + std::error::Error + 'static>(
 }
 
 #[cfg(test)]
+impl Bucket {
+    /// A bucket at that endpoint.
+    pub(crate) fn at(endpoint: &str) -> Self {
+        let settings = aws_sdk_s3::Config::builder()
+            .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .region(aws_sdk_s3::config::Region::new("us-east-1"))
+            .credentials_provider(aws_sdk_s3::config::Credentials::new(
+                "KEY", "secret", None, None, "test",
+            ))
+            .endpoint_url(endpoint)
+            .force_path_style(true)
+            .build();
+        Self {
+            client: Client::from_conf(settings),
+            name: "runs".to_owned(),
+            patience: Duration::from_secs(10),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -362,6 +362,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_turn_sends_one_segment_however_much_there_is() {
+        let take = |request: axum::extract::Request| async {
+            axum::body::to_bytes(request.into_body(), usize::MAX).await.map(drop).expect("whole");
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let bucket = Bucket::at(&format!("http://{}", listener.local_addr().expect("an address")));
+        let router = axum::Router::new().fallback(take);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let run = "01890000-0000-7000-8000-000000000000".parse().expect("a run id");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let long = 2 * SEGMENT_BYTES + 1;
+        file.as_file().set_len(long).expect("made");
+        let mut stream = Stream::new(LogStream::Stdout, file.path().to_owned());
+        for shipped in [SEGMENT_BYTES, 2 * SEGMENT_BYTES, long] {
+            stream.ship(&bucket, run, 1).await;
+            assert_eq!(stream.shipped, shipped);
+        }
+    }
+
+    #[tokio::test]
     async fn a_piece_starts_where_the_last_one_ended() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), "0123456789").expect("written");
