@@ -244,6 +244,7 @@ async fn s3(
             && let Some(left) = held.stumbles.get_mut(&key).filter(|left| **left > 0)
         {
             *left -= 1;
+            aws.changed();
             return failure(StatusCode::SERVICE_UNAVAILABLE, "SlowDown");
         }
         match (method, query.get("uploadId")) {
