@@ -10,14 +10,11 @@ use stepwes_cloud::{
 use stepwes_core::{
     RunEvent, RunId, RunState, keys,
     run::{CollectedOutputs, Run},
-    task::{TaskOutcome, TaskResult},
+    task::{MAX_RESULT_BYTES, TaskOutcome, TaskResult},
 };
 use stepwes_store::{Change, RunStore, Transition};
 
 use crate::outputs;
-
-/// The largest `result.json` that is read, in bytes: about 300,000 output files.
-pub const MAX_RESULT: u64 = 64 * 1024 * 1024;
 
 /// Ends runs.
 #[derive(Clone)]
@@ -59,10 +56,10 @@ impl Finisher {
     /// [`StepFailure`] when S3 does not answer or refuses.
     pub async fn find(&self, run_id: RunId, attempt: u32) -> Result<Found, StepFailure> {
         let key = keys::result(run_id, attempt);
-        Ok(match self.objects.get_json_limited::<TaskResult>(&key, MAX_RESULT).await {
+        Ok(match self.objects.get_json_limited::<TaskResult>(&key, MAX_RESULT_BYTES as u64).await {
             Ok(Limited::Missing) => Found::Missing,
             Ok(Limited::TooLarge { size }) => Found::Unreadable(format!(
-                "result.json has {size} bytes, more than {MAX_RESULT}; the workflow must make \
+                "result.json has {size} bytes, more than {MAX_RESULT_BYTES}; the workflow must make \
                  fewer output files"
             )),
             Ok(Limited::Found(result)) if (result.run_id, result.attempt) == (run_id, attempt) => {
