@@ -45,9 +45,15 @@ impl Aws {
     /// AWS at one endpoint, whatever the environment says.
     #[must_use]
     pub fn at(endpoint: Endpoint) -> Self {
+        // An endpoint without TLS needs none of the system's certificates.
+        let http = if endpoint.url.starts_with("http://") {
+            HttpClientBuilder::new().build_http()
+        } else {
+            http_client()
+        };
         let sdk = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
-            .http_client(http_client())
+            .http_client(http)
             .retry_config(retries())
             .timeout_config(timeouts())
             .region(Region::new(endpoint.region))
