@@ -34,6 +34,27 @@ pub enum Found {
     Result(Box<TaskResult>),
 }
 
+impl Found {
+    /// The result of a task that came to its own end, which ends the run; none of one that was
+    /// stopped before.
+    #[must_use]
+    pub fn finished(&self) -> Option<&TaskResult> {
+        match self {
+            Self::Result(result) if result.outcome != TaskOutcome::Stopped => Some(result),
+            Self::Result(_) | Self::Missing | Self::Unreadable(_) => None,
+        }
+    }
+
+    /// What it tells of the engine, for the run's log.
+    #[must_use]
+    pub fn of_engine(&self) -> Change {
+        match self {
+            Self::Result(result) => of_engine(result),
+            Self::Missing | Self::Unreadable(_) => Change::default(),
+        }
+    }
+}
+
 /// What became of a run that was to end.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Settled {
@@ -210,8 +231,7 @@ fn settled(run: Run) -> Settled {
 }
 
 /// What a result tells of the engine, for the run's log.
-#[must_use]
-pub fn of_engine(result: &TaskResult) -> Change {
+fn of_engine(result: &TaskResult) -> Change {
     Change {
         exit_code: result.exit_code,
         cmd: (!result.cmd.is_empty()).then(|| result.cmd.clone()),

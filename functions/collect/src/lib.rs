@@ -23,7 +23,7 @@ use stepwes_core::{
     Clock, RunEvent, RunState, SystemClock,
     run::Run,
     step::{CollectInput, CollectOutput, Next},
-    task::{EcsTask, TaskOutcome},
+    task::EcsTask,
 };
 use stepwes_store::{Change, RunStore};
 
@@ -160,15 +160,12 @@ async fn collect(state: &State, run: &Run, input: &CollectInput) -> Result<Round
     let canceling = run.state == RunState::Canceling;
     let found = state.finisher.find(run.run_id, run.attempt).await?;
     if !canceling {
-        match &found {
-            Found::Result(result) if result.outcome != TaskOutcome::Stopped => {
-                return Ok(state.finisher.finish(run, result).await?.into());
-            }
-            Found::Unreadable(why) => {
-                let reason = format!("the result of attempt {} cannot be used: {why}", run.attempt);
-                return Ok(state.finisher.system_error(run, reason).await?.into());
-            }
-            Found::Result(_) | Found::Missing => {}
+        if let Some(result) = found.finished() {
+            return Ok(state.finisher.finish(run, result).await?.into());
+        }
+        if let Found::Unreadable(why) = &found {
+            let reason = format!("the result of attempt {} cannot be used: {why}", run.attempt);
+            return Ok(state.finisher.system_error(run, reason).await?.into());
         }
     }
 
@@ -188,20 +185,14 @@ async fn collect(state: &State, run: &Run, input: &CollectInput) -> Result<Round
         }
     };
     if canceling {
-        let change = match &found {
-            Found::Result(result) => finish::of_engine(result),
-            Found::Missing | Found::Unreadable(_) => Change::default(),
-        };
-        let change = Change { cause: "the task is gone".to_owned(), ..change };
+        let change = Change { cause: "the task is gone".to_owned(), ..found.of_engine() };
         let event = RunEvent::Canceled { attempt: run.attempt };
         return Ok(state.finisher.settle(run, event, change).await?.into());
     }
     if seen {
         // It may have ended, and left its result, after the result was looked for above.
         let found = state.finisher.find(run.run_id, run.attempt).await?;
-        if let Found::Result(result) = &found
-            && result.outcome != TaskOutcome::Stopped
-        {
+        if let Some(result) = found.finished() {
             return Ok(state.finisher.finish(run, result).await?.into());
         }
     }

@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, stream};
 use stepwes_cloud::step::StepFailure;
-use stepwes_collect::finish::{Found, Settled, of_engine};
-use stepwes_core::{RunEvent, RunId, RunState, run::Run, task::TaskOutcome};
+use stepwes_collect::finish::{Found, Settled};
+use stepwes_core::{RunEvent, RunId, RunState, run::Run, task::TaskResult};
 use stepwes_store::Change;
 
 use crate::{
@@ -143,12 +143,8 @@ async fn settle(state: &State, run: &Run, how: &str) -> Done {
     };
     // A result is the last thing that a task writes: with one, a run that is not being cancelled
     // has ended, whether the task is quite gone or not.
-    if !canceling
-        && let Found::Result(result) = &found
-        && result.outcome != TaskOutcome::Stopped
-    {
-        let settled = state.finisher.finish(run, result).await?;
-        return Ok(ended(settled, &format!("{how}, but its work was finished")));
+    if !canceling && let Some(result) = found.finished() {
+        return finish(state, run, result, how).await;
     }
 
     let mut stopped = tasks::stop_claimed(state, run, how).await?;
@@ -162,19 +158,13 @@ async fn settle(state: &State, run: &Run, how: &str) -> Done {
     {
         // The task may have left its result, and ended, after the result was looked for.
         let found = state.finisher.find(run.run_id, attempt).await?;
-        if let Found::Result(result) = &found
-            && result.outcome != TaskOutcome::Stopped
-        {
-            let settled = state.finisher.finish(run, result).await?;
-            return Ok(ended(settled, &format!("{how}, but its work was finished")));
+        if let Some(result) = found.finished() {
+            return finish(state, run, result, how).await;
         }
     }
     let settled = if canceling {
-        let change = match &found {
-            Found::Result(result) => of_engine(result),
-            Found::Missing | Found::Unreadable(_) => Change::default(),
-        };
-        let change = Change { cause: format!("no task is alive, and {how}"), ..change };
+        let cause = format!("no task is alive, and {how}");
+        let change = Change { cause, ..found.of_engine() };
         state.finisher.settle(run, RunEvent::Canceled { attempt }, change).await?
     } else {
         let reason = match &found {
@@ -188,6 +178,12 @@ async fn settle(state: &State, run: &Run, how: &str) -> Done {
         state.finisher.system_error(run, reason).await?
     };
     Ok(ended(settled, how))
+}
+
+/// Ends a run as its finished work says, though its execution is gone.
+async fn finish(state: &State, run: &Run, result: &TaskResult, how: &str) -> Done {
+    let settled = state.finisher.finish(run, result).await?;
+    Ok(ended(settled, &format!("{how}, but its work was finished")))
 }
 
 /// The repair that ended a run; none when somebody else moved it meanwhile.
