@@ -91,8 +91,10 @@ pub enum ReportAction {
 pub enum ReportResponse {
     /// Go on.
     Accepted {
-        /// Credentials for the run's own prefixes and the inputs that the operator allows.
-        credentials: TaskCredentials,
+        /// To a claim: credentials for the run's own prefixes and the inputs that the operator
+        /// allows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        credentials: Option<TaskCredentials>,
     },
     /// Stop at once: this task is not, or no longer, the one that counts.
     Refused {

@@ -130,9 +130,9 @@ struct Claimed {
 
 /// Binds the attempt to this task.
 async fn claim(config: &Config) -> Result<Claimed, Failure> {
-    let arn = task_arn(&config.metadata_uri, config.limits.patience).await?;
-    let aws = aws().await;
-    let reporter = Arc::new(Reporter::new(&aws, config, arn));
+    // The clients are made while the endpoint answers.
+    let (arn, aws) = tokio::join!(task_arn(&config.metadata_uri, config.limits.patience), aws());
+    let reporter = Arc::new(Reporter::new(&aws, config, arn?));
     let credentials = ScopedCredentials::new(reporter.clone(), reporter.claim().await?);
     Ok(Claimed { bucket: Bucket::new(&aws, config, credentials.clone()), reporter, credentials })
 }

@@ -25,6 +25,10 @@ use crate::{
 /// Files above this size, in bytes, go up in parts of it.
 const PART: u64 = 16 * 1024 * 1024;
 
+/// Files up to this size, in bytes, are written to the disk in one go: handing each step to another
+/// thread takes longer than the step.
+const SMALL: u64 = 256 * 1024;
+
 /// The most parts that S3 takes.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
 const MAX_PARTS: u64 = 10_000;
@@ -169,6 +173,14 @@ impl Bucket {
                 .send()
                 .await
                 .map_err(|error| classify(&error))?;
+            if let Some(length) = object.content_length()
+                && u64::try_from(length).is_ok_and(|length| length <= SMALL.min(most))
+            {
+                let body = object.body.collect().await;
+                let body = body.map_err(|error| Fault::Passing(chain(&error)))?.into_bytes();
+                std::fs::write(path, &body).map_err(Fault::Local)?;
+                return Ok(body.len() as u64);
+            }
             let mut file = tokio::fs::File::create(path).await.map_err(Fault::Local)?;
             let mut size = 0;
             while let Some(piece) = object.body.next().await {

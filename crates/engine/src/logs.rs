@@ -151,19 +151,23 @@ impl Shipper {
         }
         self.tasks.read().await;
         self.tasks.end();
-        for stream in &self.streams {
-            let key = keys::log(self.run, self.attempt, stream.which);
-            self.bucket
-                .upload(&key, &stream.path, Some(TEXT))
-                .await
-                .map_err(|fault| fault.of_service("uploading the logs"))?;
-        }
-        if let Some(body) = self.tasks.json() {
-            self.bucket
-                .put(&keys::tasks(self.run, self.attempt), body, JSON)
-                .await
-                .map_err(|fault| fault.of_service("uploading the tasks"))?;
-        }
+        let tasks = self.tasks.json();
+        let this = &*self;
+        let log = |stream: &'_ Stream| {
+            let key = keys::log(this.run, this.attempt, stream.which);
+            let path = stream.path.clone();
+            async move {
+                let sent = this.bucket.upload(&key, &path, Some(TEXT)).await;
+                sent.map(drop).map_err(|fault| fault.of_service("uploading the logs"))
+            }
+        };
+        let tasks = async {
+            let Some(body) = tasks else { return Ok(()) };
+            let sent = this.bucket.put(&keys::tasks(this.run, this.attempt), body, JSON).await;
+            sent.map_err(|fault| fault.of_service("uploading the tasks"))
+        };
+        let [stdout, stderr] = &this.streams;
+        futures::future::try_join3(log(stdout), log(stderr), tasks).await?;
         self.finished = true;
         Ok(())
     }

@@ -15,7 +15,7 @@ use nix::{
     sys::{
         prctl,
         signal::{Signal, kill, killpg},
-        wait::{WaitPidFlag, waitpid},
+        wait::{Id, WaitPidFlag, waitid, waitpid},
     },
     unistd::{Pid, getpid},
 };
@@ -123,7 +123,7 @@ pub(crate) async fn run(
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) -> Result<Ended, Error> {
-    let (stdout, stderr) = (create(&job.stdout).await?, create(&job.stderr).await?);
+    let (stdout, stderr) = (create(&job.stdout)?, create(&job.stderr)?);
     let mut command = Command::new(&job.program);
     command
         .arg0(job.argv.first().map_or("", String::as_str))
@@ -142,7 +142,7 @@ pub(crate) async fn run(
     ];
     let leader = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
     let mut stop = std::pin::pin!(stop);
-    let mut reap = tokio::time::interval(REAP_EVERY);
+    let mut reap = tokio::time::interval_at(Instant::now() + REAP_EVERY, REAP_EVERY);
     let mut stopped = false;
     let status = loop {
         tokio::select! {
@@ -172,8 +172,9 @@ pub(crate) async fn run(
 }
 
 /// Makes a log that is only appended to.
-async fn create(log: &Path) -> Result<File, Error> {
-    File::options().create(true).append(true).open(log).await.map_err(Error::Local)
+fn create(log: &Path) -> Result<File, Error> {
+    let file = std::fs::File::options().create(true).append(true).open(log);
+    file.map(File::from_std).map_err(Error::Local)
 }
 
 /// Copies what comes out of `pipe` into `log` until nobody can write to it any more. What cannot be
@@ -253,6 +254,11 @@ async fn end_descendants() {
     // has been read already, and end before its own turn.
     let mut seen_none = false;
     loop {
+        // Orphans become our children: without a child there is nothing below us. Where an engine
+        // leaves nothing, as it should, that is all there is to ask.
+        if has_no_child() {
+            return;
+        }
         let left = descendants();
         let alive = left.iter().filter(|process| !process.zombie);
         let mut any = false;
@@ -271,6 +277,12 @@ async fn end_descendants() {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Whether no process is left below us, not even a dead one that waits to be reaped.
+fn has_no_child() -> bool {
+    let only_look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::All, only_look | WaitPidFlag::__WALL) == Err(Errno::ECHILD)
 }
 
 /// Reaps our dead children, but not the engine itself, whose status is awaited elsewhere.

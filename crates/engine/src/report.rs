@@ -150,7 +150,10 @@ impl Reporter {
     /// # Errors
     /// [`Failure::Refused`]; [`Failure::Passing`] when the function does not answer.
     pub(crate) async fn claim(&self) -> Result<TaskCredentials, Failure> {
-        self.say(ReportAction::Claim).await
+        let credentials = self.say(ReportAction::Claim).await?;
+        credentials.ok_or_else(|| {
+            Failure::Passing("the report function gave no credentials for a claim".to_owned())
+        })
     }
 
     /// Says that the engine starts.
@@ -179,7 +182,7 @@ impl Reporter {
         self.refused.borrow().is_some()
     }
 
-    async fn say(&self, action: ReportAction) -> Result<TaskCredentials, Failure> {
+    async fn say(&self, action: ReportAction) -> Result<Option<TaskCredentials>, Failure> {
         let passing =
             |text: String| Failure::Passing(format!("the report function cannot be used: {text}"));
         let request = ReportRequest {

@@ -39,9 +39,7 @@ pub(crate) async fn stage(
             .map_err(|error| Failure::Service(format!("{doing}: {error}")))?;
         let path = execution.join(name.as_str());
         if let Some(folder) = path.parent() {
-            tokio::fs::create_dir_all(folder)
-                .await
-                .map_err(|error| Failure::local(&doing, &error))?;
+            std::fs::create_dir_all(folder).map_err(|error| Failure::local(&doing, &error))?;
         }
         let key = keys::attachment(config.run_id, name.as_str());
         let size = bucket
@@ -58,8 +56,7 @@ pub(crate) async fn stage(
     }
     let inputs = serde_json::to_vec(&request.request.workflow_params)
         .map_err(|error| Failure::Service(format!("workflow_params cannot be written: {error}")))?;
-    tokio::fs::write(execution.join(INPUTS_FILE), inputs)
-        .await
+    std::fs::write(execution.join(INPUTS_FILE), inputs)
         .map_err(|error| Failure::local("staging workflow_params", &error))?;
     let url = WorkflowUrl::parse(&request.request.workflow_url)
         .map_err(|error| Failure::Request(error.to_string()))?;

@@ -64,7 +64,7 @@ async fn a_run_makes_these_calls_and_no_others() {
     s3:PutObject 5
     states:StartExecution 1
     states:StateTransition 5
-    sts:AssumeRole 2
+    sts:AssumeRole 1
     ");
     assert_eq!(state(rig.server.url(), &run).await, "COMPLETE");
     assert_eq!(rig.server.shutdown().await, stepwes_local::LeftRunning::default());

@@ -85,7 +85,8 @@ impl State {
     }
 }
 
-/// Hears what a task has to say. Said again, it is answered again: with fresh credentials.
+/// Hears what a task has to say. Said again, it is answered again: a claim
+/// with fresh credentials.
 ///
 /// # Errors
 /// [`StepFailure`] when the table or STS does not answer or refuses. That a task is not to go on is
@@ -110,14 +111,20 @@ pub async fn handle(state: &State, request: ReportRequest) -> Result<ReportRespo
     };
     match heard {
         Ok(run) => {
-            let credentials = credentials::of_attempt(
-                &state.sts,
-                &state.data_role_arn,
-                &state.policy,
-                run.run_id,
-                run.attempt,
-            )
-            .await?;
+            let credentials = match request.action {
+                ReportAction::Claim => Some(
+                    credentials::of_attempt(
+                        &state.sts,
+                        &state.data_role_arn,
+                        &state.policy,
+                        run.run_id,
+                        run.attempt,
+                    )
+                    .await?,
+                ),
+                // Those of its claim serve on, and it claims again when it needs others.
+                ReportAction::Run { .. } => None,
+            };
             tracing::info!(%run_id, attempt, task_arn = request.task_arn, "a report was accepted");
             Ok(ReportResponse::Accepted { credentials })
         }

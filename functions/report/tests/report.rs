@@ -48,9 +48,10 @@ async fn refused(world: &World, request: &ReportRequest) -> RefusedReason {
     }
 }
 
-fn accepted(answer: ReportResponse) -> String {
+/// The access key that came with an accepted report, if one did.
+fn accepted(answer: ReportResponse) -> Option<String> {
     match answer {
-        ReportResponse::Accepted { credentials } => credentials.access_key_id,
+        ReportResponse::Accepted { credentials } => credentials.map(|given| given.access_key_id),
         ReportResponse::Refused { reason } => panic!("refused: {}", reason.as_str()),
     }
 }
@@ -60,7 +61,7 @@ async fn the_first_task_gets_the_attempt_and_credentials_for_its_run_alone() {
     let world = World::new().await;
     world.initializing(1).await;
     let answer = ask(&world, &sample(&world, "claim").await).await;
-    assert_eq!(accepted(answer), "KEY1");
+    assert_eq!(accepted(answer).as_deref(), Some("KEY1"));
     assert_eq!(world.run().await.task_arn.as_deref(), Some(SAMPLE_TASK));
 
     let asked = world.fake().assumed.remove(0);
@@ -77,7 +78,7 @@ async fn said_again_a_claim_renews_the_credentials_and_changes_nothing() {
     let request = sample(&world, "claim").await;
     accepted(ask(&world, &request).await);
     let before = world.run().await;
-    assert_eq!(accepted(ask(&world, &request).await), "KEY2");
+    assert_eq!(accepted(ask(&world, &request).await).as_deref(), Some("KEY2"));
     assert_eq!(world.run().await, before);
 }
 
@@ -94,7 +95,8 @@ async fn the_engines_start_makes_the_run_running_once() {
     let world = World::new().await;
     world.claimed(1, SAMPLE_TASK).await;
     let request = sample(&world, "run").await;
-    accepted(ask(&world, &request).await);
+    let with = accepted(ask(&world, &request).await);
+    assert_eq!((with, world.fake().assumed.len()), (None, 0), "those of the claim serve on");
     let run = world.run().await;
     let ReportAction::Run { cmd, start_time } = &request.action else { panic!("another action") };
     assert_eq!((run.state, &run.cmd, run.start_time), (RunState::Running, cmd, Some(*start_time)));
