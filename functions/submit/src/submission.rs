@@ -1,6 +1,6 @@
 //! One submission, whatever front end it came by.
 //!
-//! The order is: validate, generate the id, stage attachments and then `request.json` in S3,
+//! The order is: validate, generate the id, stage attachments and `request.json` in S3,
 //! create the run, start its execution. Nothing is written before all of the request is known to
 //! be good, and what was staged is removed again when the run is not created. What is left when
 //! the process dies in between:
@@ -20,7 +20,7 @@
 //! be read nothing is removed, so that a run that does exist keeps its request.
 
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _, future::try_join, stream};
 use stepwes_cloud::{executions, http::api_error, objects::ObjectError, sdk::whole};
 use stepwes_core::{
     ApiError, RunId, RunState,
@@ -184,21 +184,21 @@ async fn repeated(
     Ok(before.run_id)
 }
 
-/// Attachments first: whoever finds `request.json` finds everything that it names.
+/// All at once: nobody looks for any of it before the run exists.
 async fn stage(
     state: &State,
     stored: &StoredRequest,
     attachments: Vec<ReceivedAttachment>,
 ) -> Result<(), ObjectError> {
-    stream::iter(attachments)
+    let attachments = stream::iter(attachments)
         .map(|attachment| async move {
             let key = keys::attachment(stored.run_id, attachment.name.as_str());
             state.objects.put_bytes(&key, attachment.content, "application/octet-stream").await
         })
         .buffer_unordered(UPLOADS_AT_ONCE)
-        .try_collect::<()>()
-        .await?;
-    state.objects.put_json(&keys::request(stored.run_id), stored).await
+        .try_collect::<()>();
+    let key = keys::request(stored.run_id);
+    try_join(attachments, state.objects.put_json(&key, stored)).await.map(drop)
 }
 
 /// Removes what was staged. When that fails the bucket's lifecycle rule does it.
