@@ -16,6 +16,10 @@ use std::process::ExitCode;
 use args::{Cli, Command};
 use clap::Parser as _;
 
+/// A request to the server is answered in many small pieces of memory, on two threads at once.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if rustls::crypto::ring::default_provider().install_default().is_err() {

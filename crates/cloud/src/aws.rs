@@ -1,14 +1,19 @@
 //! AWS clients. What changes between the cloud and one machine is the endpoint, and that comes
 //! from the SDK's own environment variables or is given here.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::{
+    BehaviorVersion, Region, SdkConfig, environment::EnvironmentVariableCredentialsProvider,
+    retry::RetryConfig, stalled_stream_protection::StalledStreamProtectionConfig,
+    timeout::TimeoutConfig,
+};
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_smithy_http_client::{
     Builder as HttpClientBuilder,
-    tls::{Provider, rustls_provider::CryptoMode},
+    tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
 };
+use aws_smithy_runtime_api::client::http::{HttpClient, SharedHttpClient};
 use stepwes_core::{Clock, SystemClock};
 use stepwes_store::RunStore;
 
@@ -38,19 +43,44 @@ impl Aws {
     /// When `STEPWES_S3_PATH_STYLE` is set to something else than `true` or `false`.
     pub async fn from_env() -> Result<Self, crate::env::SettingError> {
         let s3_path_style = crate::env::parsed(stepwes_core::task::env::S3_PATH_STYLE, false)?;
-        let sdk = loader().load().await;
+        let variables = std::env::vars().collect();
+        let http = http_client(Trust::by(&variables));
+        let sdk = match Plain::by(variables) {
+            Some(plain) => plain.config(http),
+            None => {
+                aws_config::defaults(BehaviorVersion::latest())
+                    .http_client(http)
+                    .retry_config(retries())
+                    .timeout_config(timeouts())
+                    .load()
+                    .await
+            }
+        };
         Ok(Self { sdk, s3_path_style })
     }
 
     /// AWS at one endpoint, whatever the environment says.
     #[must_use]
     pub fn at(endpoint: Endpoint) -> Self {
-        // An endpoint without TLS needs none of the system's certificates.
-        let http = if endpoint.url.starts_with("http://") {
-            HttpClientBuilder::new().build_http()
-        } else {
-            http_client()
-        };
+        let trust = if is_plain(&endpoint.url) { Trust::Nobody } else { Trust::System };
+        Self::through(http_client(trust), endpoint)
+    }
+
+    /// AWS at one endpoint in this very process: `http` takes its requests there. No network is in
+    /// between that could lose one or stall, so nothing watches the time.
+    #[must_use]
+    pub fn in_process(http: impl HttpClient + 'static, endpoint: Endpoint) -> Self {
+        let aws = Self::through(http, endpoint);
+        let sdk = aws
+            .sdk
+            .to_builder()
+            .timeout_config(TimeoutConfig::disabled())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .build();
+        Self { sdk, ..aws }
+    }
+
+    fn through(http: impl HttpClient + 'static, endpoint: Endpoint) -> Self {
         let sdk = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .http_client(http)
@@ -114,16 +144,99 @@ impl Aws {
     }
 }
 
-fn loader() -> aws_config::ConfigLoader {
-    aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http_client())
-        .retry_config(retries())
-        .timeout_config(timeouts())
+/// What the SDK's own loader would find, where the environment says it all, as Lambda's does. The
+/// loader also looks into files and prepares clients of STS and of the instance metadata service,
+/// which costs a tenth of a cold start.
+#[derive(Debug, PartialEq, Eq)]
+struct Plain {
+    region: String,
+    endpoint_url: Option<String>,
 }
 
+impl Plain {
+    /// `None` when a variable is set that the loader must interpret.
+    fn by(mut variables: BTreeMap<String, String>) -> Option<Self> {
+        variables.retain(|name, value| name.starts_with("AWS_") && !value.is_empty());
+        let mut take = |name: &str| variables.remove(name);
+        let endpoint_url = take("AWS_ENDPOINT_URL");
+        let default_region = take("AWS_DEFAULT_REGION");
+        let region = take("AWS_REGION").or(default_region)?;
+        let key = take("AWS_ACCESS_KEY_ID").zip(take("AWS_SECRET_ACCESS_KEY"));
+        take("AWS_SESSION_TOKEN");
+        take("AWS_EXECUTION_ENV");
+        let of_lambda =
+            |name: &str| name.starts_with("AWS_LAMBDA_") || name.starts_with("AWS_XRAY_");
+        (key.is_some() && variables.keys().all(|name| of_lambda(name)))
+            .then_some(Self { region, endpoint_url })
+    }
+
+    fn config(self, http: SharedHttpClient) -> SdkConfig {
+        let credentials = EnvironmentVariableCredentialsProvider::new();
+        let mut builder = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(http)
+            .retry_config(retries())
+            .timeout_config(timeouts())
+            .region(Region::new(self.region))
+            .credentials_provider(SharedCredentialsProvider::new(credentials));
+        builder.set_endpoint_url(self.endpoint_url);
+        builder.build()
+    }
+}
+
+/// Whose word is taken for who an endpoint is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// Nobody's: the endpoint has no TLS.
+    Nobody,
+    /// Amazon's own certificate authorities, which sign for every endpoint of AWS.
+    Amazon,
+    /// The authorities that the system trusts.
+    System,
+}
+
+impl Trust {
+    /// The system's where the operator names certificates or an endpoint, and in the partitions
+    /// whose endpoints need not be signed by Amazon's authorities; elsewhere these suffice, and are
+    /// ready where the system's hundreds would first have to be read and parsed.
+    fn by(variables: &BTreeMap<String, String>) -> Self {
+        let set = |name: &str| variables.get(name).filter(|value| !value.is_empty());
+        let mut endpoints =
+            variables.iter().filter(|(name, _)| name.starts_with("AWS_ENDPOINT_URL"));
+        if let Some((name, url)) = endpoints.next() {
+            let only = endpoints.next().is_none() && name == "AWS_ENDPOINT_URL";
+            return if only && is_plain(url) { Self::Nobody } else { Self::System };
+        }
+        let elsewhere = |region: &String| {
+            region.starts_with("cn-") || region.starts_with("eusc-") || region.contains("-iso")
+        };
+        let region = set("AWS_REGION").or_else(|| set("AWS_DEFAULT_REGION"));
+        let named = set("SSL_CERT_FILE").or_else(|| set("SSL_CERT_DIR"));
+        if named.is_some() || region.is_none_or(elsewhere) { Self::System } else { Self::Amazon }
+    }
+}
+
+fn is_plain(url: &str) -> bool {
+    url.starts_with("http://")
+}
+
+/// Amazon Trust Services' root certificates, all that it asks custom trust stores to have:
+/// <https://www.amazontrust.com/repository/>.
+const AMAZON_ROOTS: &[u8] = include_bytes!("amazon-roots.pem");
+
 /// HTTPS by rustls over ring: the SDK's default brings aws-lc, which needs a C toolchain.
-fn http_client() -> aws_smithy_runtime_api::client::http::SharedHttpClient {
-    HttpClientBuilder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+fn http_client(trust: Trust) -> SharedHttpClient {
+    let trusted = match trust {
+        Trust::Nobody => return HttpClientBuilder::new().build_http(),
+        Trust::Amazon => TrustStore::empty().with_pem_certificate(AMAZON_ROOTS),
+        Trust::System => TrustStore::default(),
+    };
+    let builder = HttpClientBuilder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
+    // Building a context cannot fail; should it ever, the default is the system's authorities.
+    match TlsContext::builder().with_trust_store(trusted).build() {
+        Ok(context) => builder.tls_context(context).build_https(),
+        Err(_) => builder.build_https(),
+    }
 }
 
 fn retries() -> RetryConfig {
@@ -135,4 +248,102 @@ fn timeouts() -> TimeoutConfig {
         .connect_timeout(Duration::from_secs(3))
         .operation_attempt_timeout(Duration::from_secs(20))
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use sha2::{Digest as _, Sha256};
+
+    use super::*;
+
+    const KEYS: [(&str, &str); 3] = [
+        ("AWS_REGION", "eu-central-1"),
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ];
+
+    fn variables(of: &[(&str, &str)]) -> BTreeMap<String, String> {
+        KEYS.iter()
+            .chain(of)
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn the_loader_is_left_out_only_where_it_would_find_nothing_else() {
+        let plain = |region: &str, endpoint_url: Option<&str>| {
+            let endpoint_url = endpoint_url.map(str::to_owned);
+            Some(Plain { region: region.to_owned(), endpoint_url })
+        };
+        for (more, expected) in [
+            (&[][..], plain("eu-central-1", None)),
+            (&[("AWS_DEFAULT_REGION", "us-east-1")], plain("eu-central-1", None)),
+            (&[("AWS_REGION", ""), ("AWS_DEFAULT_REGION", "a-1")], plain("a-1", None)),
+            (
+                &[
+                    ("AWS_SESSION_TOKEN", "t"),
+                    ("AWS_LAMBDA_FUNCTION_NAME", "status"),
+                    ("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9001"),
+                    ("AWS_XRAY_DAEMON_ADDRESS", "169.254.79.129:2000"),
+                    ("AWS_EXECUTION_ENV", "AWS_Lambda_provided.al2023"),
+                    ("AWS_PROFILE", ""),
+                    ("HOME", "/root"),
+                ],
+                plain("eu-central-1", None),
+            ),
+            (&[("AWS_ENDPOINT_URL", "http://h:1")], plain("eu-central-1", Some("http://h:1"))),
+            (&[("AWS_REGION", "")], None),
+            (&[("AWS_SECRET_ACCESS_KEY", "")], None),
+            (&[("AWS_PROFILE", "lab")], None),
+            (&[("AWS_ENDPOINT_URL_S3", "http://h:1")], None),
+            (&[("AWS_USE_FIPS_ENDPOINT", "true")], None),
+            (&[("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/x")], None),
+        ] {
+            assert_eq!(Plain::by(variables(more)), expected, "{more:?}");
+        }
+    }
+
+    #[test]
+    fn amazons_authorities_suffice_for_aws_itself_unless_the_operator_names_others() {
+        for (more, expected) in [
+            (&[][..], Trust::Amazon),
+            (&[("AWS_REGION", "us-gov-west-1")], Trust::Amazon),
+            (&[("AWS_REGION", "cn-north-1")], Trust::System),
+            (&[("AWS_REGION", "us-iso-east-1")], Trust::System),
+            (&[("AWS_REGION", "eusc-de-east-1")], Trust::System),
+            (&[("AWS_REGION", "")], Trust::System),
+            (&[("SSL_CERT_FILE", "/etc/ours.pem")], Trust::System),
+            (&[("SSL_CERT_DIR", "/etc/ours")], Trust::System),
+            (&[("AWS_ENDPOINT_URL", "https://example.org")], Trust::System),
+            (&[("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")], Trust::System),
+            (&[("AWS_ENDPOINT_URL", "http://127.0.0.1:1")], Trust::Nobody),
+        ] {
+            assert_eq!(Trust::by(&variables(more)), expected, "{more:?}");
+        }
+    }
+
+    /// The hashes that <https://www.amazontrust.com/repository/> publishes.
+    #[test]
+    fn the_certificates_are_those_of_amazon_trust_services() {
+        let text = std::str::from_utf8(AMAZON_ROOTS).expect("text");
+        let hashes: Vec<_> = text
+            .split("-----BEGIN CERTIFICATE-----")
+            .skip(1)
+            .map(|rest| {
+                let body = rest.split("-----END").next().expect("an end").replace('\n', "");
+                hex::encode(Sha256::digest(STANDARD.decode(body).expect("Base64")))
+            })
+            .collect();
+        assert_eq!(
+            hashes,
+            [
+                "8ecde6884f3d87b1125ba31ac3fcb13d7016de7f57cc904fe1cb97c6ae98196e",
+                "1ba5b2aa8c65401a82960118f80bec4f62304d83cec4713a19c39c011ea46db4",
+                "18ce6cfe7bf14e60b2e347b8dfe868cb31d02ebb3ada271569f50343b46db3a4",
+                "e35d28419ed02025cfa69038cd623962458da5c695fbdea3c22b0bfb25897092",
+                "568d6905a2c88708a4b3025190edcfedb1974a606a13c6e5290fcb2ae63edab5",
+            ]
+        );
+    }
 }

@@ -30,6 +30,7 @@ use crate::{
     folder::Folder,
     functions,
     gateway::Gateway,
+    in_process::InProcess,
     lambda::{Functions, name},
     ledger::{self, Ledger},
     life::Life,
@@ -121,7 +122,8 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
 
     let principals =
         Principals::load(&dir).map_err(|error| unusable(dir.join(credentials::FILE), error))?;
-    let aws = aws_at(&internal_url, &principals);
+    let in_process = InProcess::default();
+    let aws = aws_through(in_process.clone(), &internal_url, &principals);
     let calls = Arc::new(Calls::default());
     let ledger = Ledger::open(&dir).map_err(|error| unusable(dir.join(ledger::FILE), error))?;
     let ledger = Arc::new(ledger);
@@ -177,6 +179,7 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
         states: Arc::clone(&states),
         functions: Arc::clone(&functions),
     });
+    in_process.connect(&gateway);
     let internal_http = HttpServer::start(internal_listener, INTERNAL, move |request| {
         let gateway = Arc::clone(&gateway);
         async move { gateway.call(request).await }
@@ -449,9 +452,9 @@ fn slots(asked: Option<NonZeroUsize>) -> usize {
     )
 }
 
-fn aws_at(url: &str, principals: &Principals) -> Aws {
+fn aws_through(http: InProcess, url: &str, principals: &Principals) -> Aws {
     let key = &principals.service;
-    Aws::at(Endpoint {
+    let endpoint = Endpoint {
         url: url.to_owned(),
         region: arn::REGION.to_owned(),
         credentials: AwsCredentials::new(
@@ -461,7 +464,8 @@ fn aws_at(url: &str, principals: &Principals) -> Aws {
             None,
             "stepwes-local",
         ),
-    })
+    };
+    Aws::in_process(http, endpoint)
 }
 
 /// The task definition's environment. Nothing of the server's own gets through but what a program

@@ -3,7 +3,10 @@
 mod common;
 
 use aws_credential_types::Credentials;
-use aws_sdk_dynamodb::{error::ProvideErrorMetadata as _, types::AttributeValue};
+use aws_sdk_dynamodb::{
+    error::{ProvideErrorMetadata as _, SdkError},
+    types::AttributeValue,
+};
 use aws_sdk_lambda::primitives::Blob;
 use serde_json::json;
 use stepwes_local::{Server, arn};
@@ -25,6 +28,12 @@ fn strangers(server: &Server) -> [(&'static str, aws_config::SdkConfig); 2] {
         ("UnrecognizedClientException", sdk(server, other("AKIDUNKNOWN", "secret"))),
         ("InvalidSignatureException", sdk(server, other(known.access_key_id(), "wrong"))),
     ]
+}
+
+fn path_style(config: &aws_config::SdkConfig) -> aws_sdk_s3::Client {
+    aws_sdk_s3::Client::from_conf(
+        aws_sdk_s3::config::Builder::from(config).force_path_style(true).build(),
+    )
 }
 
 #[tokio::test]
@@ -78,13 +87,8 @@ async fn a_task_may_invoke_report_and_nothing_else() {
         .await
         .expect_err("denied");
     assert_eq!(denied.code(), Some("AccessDenied"), "{denied:?}");
-    let s3 = aws_sdk_s3::config::Builder::from(&config).force_path_style(true).build();
-    let denied = aws_sdk_s3::Client::from_conf(s3)
-        .list_objects_v2()
-        .bucket(arn::BUCKET)
-        .send()
-        .await
-        .expect_err("denied");
+    let denied =
+        path_style(&config).list_objects_v2().bucket(arn::BUCKET).send().await.expect_err("denied");
     assert_eq!(denied.code(), Some("AccessDenied"), "{denied:?}");
 }
 
@@ -243,12 +247,7 @@ async fn assumed_credentials_reach_what_their_policy_says_and_outlive_the_server
         None,
         "test",
     );
-    let s3 = |server: &Server| {
-        let config = sdk(server, temporary.clone());
-        aws_sdk_s3::Client::from_conf(
-            aws_sdk_s3::config::Builder::from(&config).force_path_style(true).build(),
-        )
-    };
+    let s3 = |server: &Server| path_style(&sdk(server, temporary.clone()));
     let put = |server: &Server, key: &str| {
         s3(server).put_object().bucket(arn::BUCKET).key(key).body(b"x".to_vec().into()).send()
     };
@@ -282,4 +281,27 @@ async fn assumed_credentials_reach_what_their_policy_says_and_outlive_the_server
         stepwes_local::start(common::options(rig.folder.path(), "exit 0")).await.expect("started");
     put(&again, "work/x/b").await.expect("allowed still");
     again.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_functions_aws_is_the_one_of_the_internal_port_and_ends_with_the_server() {
+    let rig = serve("exit 0").await;
+    let inside = rig.server.aws().s3();
+    let content: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let put = inside.put_object().bucket(arn::BUCKET).key("requests/a b/ü#1");
+    put.body(content.clone().into()).send().await.expect("written");
+
+    // Read through the port, with the server's own key, by a client that knows nothing of it.
+    let outside = path_style(&service(&rig.server));
+    let got = outside.get_object().bucket(arn::BUCKET).key("requests/a b/ü#1").send();
+    let got = got.await.expect("there").body.collect().await.expect("read").into_bytes();
+    assert!(got == content, "{} bytes", got.len());
+    let part = inside.get_object().bucket(arn::BUCKET).key("requests/a b/ü#1");
+    let part = part.range("bytes=5-9").send().await.expect("there");
+    assert_eq!(part.content_range(), Some("bytes 5-9/3000000"));
+    assert_eq!(part.body.collect().await.expect("read").into_bytes(), content[5..10]);
+
+    rig.server.shutdown().await;
+    let error = inside.head_bucket().bucket(arn::BUCKET).send().await.expect_err("gone");
+    assert!(matches!(error, SdkError::DispatchFailure(_)), "{error:?}");
 }

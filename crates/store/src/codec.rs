@@ -112,6 +112,12 @@ pub(crate) fn decode_run(item: &Item) -> Result<Run, StoreError> {
     })
 }
 
+/// Reads a run's owner and state.
+pub(crate) fn decode_state(item: &Item) -> Result<(String, RunState), StoreError> {
+    let fields = Fields::of(item);
+    Ok((fields.text(at::OWNER)?, fields.state(at::STATE)?))
+}
+
 /// Reads a run as the index of owners has it.
 pub(crate) fn decode_listed(item: &Item) -> Result<ListedRun, StoreError> {
     let fields = Fields::of(item);

@@ -2,7 +2,9 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
+use aws_sdk_dynamodb::operation::{
+    get_item::builders::GetItemFluentBuilder, query::builders::QueryFluentBuilder,
+};
 use chrono::{DateTime, Utc};
 use futures::future::try_join_all;
 use stepwes_core::{
@@ -13,8 +15,8 @@ use stepwes_core::{
 use crate::{
     RunStore,
     codec::{
-        Item, decode_counts, decode_event, decode_listed, decode_run, decode_run_pk, instant, key,
-        text,
+        Item, decode_counts, decode_event, decode_listed, decode_run, decode_run_pk, decode_state,
+        instant, key, text,
     },
     error::StoreError,
     model::{ListedRun, RunEventItem, RunPage},
@@ -35,6 +37,23 @@ impl RunStore {
     pub async fn get(&self, run_id: RunId) -> Result<Option<Run>, StoreError> {
         let item = self.item(at::run_pk(run_id), at::RUN_SK).await?;
         item.as_ref().map(decode_run).transpose()
+    }
+
+    /// A run's owner and state (strongly consistent); `None` when there is none with this id. For
+    /// those who ask again and again: it carries none of the rest.
+    ///
+    /// # Errors
+    /// As [`RunStore::get`].
+    pub async fn state(&self, run_id: RunId) -> Result<Option<(String, RunState)>, StoreError> {
+        let answer = self
+            .get_item(at::run_pk(run_id), at::RUN_SK)
+            .projection_expression("#owner, #state")
+            .expression_attribute_names("#owner", at::OWNER)
+            .expression_attribute_names("#state", at::STATE)
+            .send()
+            .await
+            .map_err(|error| StoreError::from_sdk(GET, error))?;
+        answer.item.as_ref().map(decode_state).transpose()
     }
 
     /// One page of an owner's runs, newest first. `page_size` is from 1 to 1000, else the nearest;
@@ -171,16 +190,17 @@ impl RunStore {
         pk: String,
         sk: impl Into<String>,
     ) -> Result<Option<Item>, StoreError> {
-        let answer = self
-            .client
+        let answer =
+            self.get_item(pk, sk).send().await.map_err(|error| StoreError::from_sdk(GET, error))?;
+        Ok(answer.item)
+    }
+
+    fn get_item(&self, pk: String, sk: impl Into<String>) -> GetItemFluentBuilder {
+        self.client
             .get_item()
             .table_name(&self.table)
             .set_key(Some(key(pk, sk)))
             .consistent_read(true)
-            .send()
-            .await
-            .map_err(|error| StoreError::from_sdk(GET, error))?;
-        Ok(answer.item)
     }
 
     fn query(&self) -> QueryFluentBuilder {

@@ -67,8 +67,8 @@ pub(crate) async fn get_run_status(
     caller: Caller,
     Params(run_id): Params<String>,
 ) -> Result<Json<RunStatus>, HttpError> {
-    let run = caller.run(&state.store, &run_id).await?;
-    Ok(Json(RunStatus { run_id: run.run_id.to_string(), state: run.state }))
+    let (run_id, state) = caller.run_state(&state.store, &run_id).await?;
+    Ok(Json(RunStatus { run_id: run_id.to_string(), state }))
 }
 
 /// WES `GetRunLog`.

@@ -6,7 +6,7 @@ use axum::extract::{FromRequestParts, Path};
 use http::{Extensions, request::Parts};
 use lambda_http::request::RequestContext;
 use serde::de::DeserializeOwned;
-use stepwes_core::{ApiError, Run};
+use stepwes_core::{ApiError, Run, RunId, RunState};
 use stepwes_store::RunStore;
 
 use super::error::{HttpError, api_error};
@@ -38,6 +38,22 @@ impl Caller {
         let id = run_id.parse().map_err(|_| unknown())?;
         let run = store.get(id).await.map_err(api_error)?;
         run.filter(|run| run.owner == self.owner).ok_or_else(unknown)
+    }
+
+    /// The state of the caller's run of that id, read consistently, and the id as it is kept.
+    ///
+    /// # Errors
+    /// As [`Caller::run`].
+    pub async fn run_state(
+        &self,
+        store: &RunStore,
+        run_id: &str,
+    ) -> Result<(RunId, RunState), ApiError> {
+        let unknown = || ApiError::run_not_found(run_id);
+        let id = run_id.parse().map_err(|_| unknown())?;
+        let found = store.state(id).await.map_err(api_error)?;
+        let (_, state) = found.filter(|(owner, _)| *owner == self.owner).ok_or_else(unknown)?;
+        Ok((id, state))
     }
 
     fn of(extensions: &Extensions) -> Self {

@@ -44,6 +44,11 @@ async fn each_operation_sends_so_many_requests_and_no_more() {
 
     world.store.get(run_id).await.expect("an answer");
     assert_eq!(wire.sent(), requests(&[("GetItem", 1)]), "get");
+    let state = world.store.state(run_id).await.expect("an answer");
+    assert_eq!(state, Some(("ann".to_owned(), RunState::Initializing)));
+    assert_eq!(wire.sent(), requests(&[("GetItem", 1)]), "state");
+    assert_eq!(world.store.state(world.id()).await.expect("an answer"), None);
+    wire.sent();
     world.store.idempotent("ann", "k").await.expect("an answer");
     assert_eq!(wire.sent(), requests(&[("GetItem", 1)]), "idempotent");
     world.store.events(run_id).await.expect("an answer");
