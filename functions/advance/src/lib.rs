@@ -9,7 +9,7 @@ pub mod reason;
 use stepwes_cloud::{
     Aws,
     env::{self, SettingError},
-    step::{StepFailure, quote},
+    step::{StepFailure, log_end, quote},
 };
 use stepwes_core::{
     RunEvent, RunId, RunState,
@@ -218,7 +218,7 @@ fn end_or_stale(run: &Run, spoken: u32) -> Result<AdvanceOutput, StepFailure> {
 }
 
 fn ended(next: Next, run: &Run) -> AdvanceOutput {
-    tracing::info!(run_id = %run.run_id, state = %run.state, "the run has ended");
+    log_end(run.run_id, run.state);
     answer(next, run)
 }
 

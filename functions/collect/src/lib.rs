@@ -17,7 +17,7 @@ use stepwes_cloud::{
     ecs::Tasks,
     env::{self, SettingError},
     objects::Objects,
-    step::StepFailure,
+    step::{StepFailure, log_end},
 };
 use stepwes_core::{
     Clock, RunEvent, RunState, SystemClock,
@@ -115,6 +115,7 @@ pub async fn handle(state: &State, input: CollectInput) -> Result<CollectOutput,
     };
     for _ in 0..ROUNDS {
         if let Some(next) = Next::end(run.state) {
+            log_end(run.run_id, run.state);
             return Ok(CollectOutput {
                 next,
                 attempt: run.attempt,
