@@ -14,7 +14,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: .venv build ## Run a real CWL workflow through the whole service on this machine
 	@echo "==> stepwes run examples/gene-report/workflow.cwl examples/gene-report/inputs.json"
@@ -40,11 +40,11 @@ package: .venv-package ## Check template.yaml and build the functions as AWS get
 	@.venv-package/bin/python scripts/package-sizes
 
 ##@ Check
-.PHONY: test lint bench
+.PHONY: test lint lint-template bench
 test: .venv-test .venv-toil ## Run all tests, those with real engines and clients included
 	@scripts/test
 
-lint: .venv-lint node_modules ## Check formatting, lints, docs, licences and the state machine
+lint: .venv-lint node_modules lint-template ## Check formatting, lints, docs, licences, the template and the state machine
 	@echo "==> cargo fmt --check"
 	@$(CARGO) fmt --all --check
 	@echo "==> cargo clippy"
@@ -59,6 +59,17 @@ lint: .venv-lint node_modules ## Check formatting, lints, docs, licences and the
 	@$(PYTHON) scripts/fill-asl --numbers infra/run.asl.json > "$(TARGET)/lint/run.asl.json"
 	@.venv-lint/bin/statelint --ignore FLOAT "$(TARGET)/lint/run.asl.json"
 
+lint-template: export SAM_CLI_TELEMETRY := 0
+lint-template: .venv-package .venv-iac ## Check template.yaml: against CloudFormation, good practice, IAM, and the code
+	@echo "==> template.yaml: sam validate --lint, cfn-lint"
+	@PATH="$(CURDIR)/.venv-package/bin:$$PATH" sam validate --lint
+	@.venv-package/bin/cfn-lint template.yaml
+	@echo "==> template.yaml: checkov, parliament"
+	@.venv-iac/bin/python scripts/template/lint.py
+	@echo "==> template.yaml: what the code needs"
+	@.venv-iac/bin/python scripts/template/contract.py
+	@.venv-iac/bin/python scripts/template/mutants.py
+
 bench: .venv-test .venv-toil ## Measure: cold starts, and what else is in tests/bench
 	@$(CARGO) build --locked --release --bins --example hello
 	@for script in tests/bench/*.py; do \
@@ -69,7 +80,7 @@ bench: .venv-test .venv-toil ## Measure: cold starts, and what else is in tests/
 ##@ Upkeep
 .PHONY: lock clean-tools
 lock: .venv-lock ## Pin requirements/*.in anew, with hashes, for Python 3.11 and later
-	@cd requirements && for name in lock lint demo test toil package; do \
+	@cd requirements && for name in lock lint demo test toil package iac; do \
 	  echo "==> requirements/$$name.txt"; \
 	  constraint=(); if [ "$$name" = test ]; then constraint=(--constraint demo.txt); fi; \
 	  ../.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -81,10 +92,10 @@ clean-tools: ## Remove the Python environments and node_modules
 	rm -rf .venv .venv-* node_modules
 
 # Environments. Each is made from one lock file, and made anew only when that file has changed.
-.PHONY: .venv .venv-test .venv-toil .venv-lint .venv-package .venv-lock node_modules
+.PHONY: .venv .venv-test .venv-toil .venv-lint .venv-package .venv-iac .venv-lock node_modules
 .venv:
 	@scripts/venv demo .venv
-.venv-test .venv-toil .venv-lint .venv-package .venv-lock: .venv-%:
+.venv-test .venv-toil .venv-lint .venv-package .venv-iac .venv-lock: .venv-%:
 	@scripts/venv $* $@
 node_modules:
 	@if ! cmp -s package-lock.json node_modules/.locked; then \

@@ -1,0 +1,396 @@
+#!/usr/bin/env python3
+"""Holds template.yaml against the code: what the code reads, calls and serves is in the template, and nothing else is.
+
+Environment variables, AWS calls by role, routes, the state machine's substitutions and resources, the fields of state
+changes, the log lines that metrics are made of, and which parameters are refused. Expectations are read from the Rust
+sources (rust_source.py), never written down twice.
+"""
+
+import json
+import re
+import sys
+
+from rust_source import ROOT, Sources, code
+from stack import GIVEN, NETWORK, VARIANTS, Contradiction, Stack, as_list, translated
+
+# Variables that code reads and AWS has no use for, each with the reason.
+NOT_IN_AWS = {
+    "STEPWES_S3_PATH_STYLE": "for endpoints that are not AWS's",
+    "STEPWES_PRESIGN_URL": "for callers who reach S3 by another endpoint than the functions",
+    "STEPWES_MAX_REQUEST_BYTES": "its default is what Lambda takes",
+    "STEPWES_EXIT_FILE": "for hosts that can outlive who started the task",
+    "STEPWES_STOP_GRACE_SECONDS": "its default fits the container's StopTimeout",
+    "STEPWES_PATIENCE_SECONDS": "its default fits services that are never away for long",
+}
+# Agreed with the code that reads them, and not there yet.
+AGREED = {"STEPWES_AUTH_MODE", "STEPWES_OWNER_CLAIM", "STEPWES_GROUPS_CLAIM", "STEPWES_ADMIN_GROUP"}
+AGREED_FUNCTIONS = {"authorize"}
+
+# Of every function: its own log, and tracing.
+EVERY_FUNCTION = {"logs:CreateLogStream", "logs:PutLogEvents", "xray:PutTelemetryRecords", "xray:PutTraceSegments"}
+# What Lambda and not the code calls: a failed invocation's event goes to the queue.
+BY_LAMBDA = {"reconcile": {"sqs:SendMessage"}}
+
+# What Step Functions calls for a resource of the machine
+# (https://docs.aws.amazon.com/step-functions/latest/dg/service-integration-iam-templates.html).
+INTEGRATIONS = {
+    "lambda:invoke": {"lambda:InvokeFunction"},
+    "ecs:runTask.sync": {
+        "ecs:RunTask", "ecs:StopTask", "ecs:DescribeTasks", "events:PutTargets", "events:PutRule", "events:DescribeRule",
+        "iam:PassRole",
+    },
+}
+# For tags, for its log, for tracing.
+MACHINE_BESIDE = {
+    "ecs:TagResource", "logs:CreateLogDelivery", "logs:DeleteLogDelivery", "logs:DescribeLogGroups",
+    "logs:DescribeResourcePolicies", "logs:GetLogDelivery", "logs:ListLogDeliveries", "logs:PutResourcePolicy",
+    "logs:UpdateLogDelivery", "xray:GetSamplingRules", "xray:GetSamplingTargets", "xray:PutTelemetryRecords",
+    "xray:PutTraceSegments",
+}
+
+# Parameters that must be refused, and what the refusal names.
+REFUSED = [
+    ({"AuthMode": "none"}, "AllowAnonymous=yes"),
+    ({"AllowAnonymous": "yes"}, "AuthMode none alone"),
+    ({"AuthMode": "open"}, "AuthMode"),
+    ({"AuthMode": "jwt", "JwtAudience": "wes"}, "JwtIssuer"),
+    ({"AuthMode": "jwt", "JwtIssuer": "https://id.example.org"}, "JwtAudience"),
+    ({"JwtIssuer": "https://id.example.org"}, "AuthMode jwt alone"),
+    ({"AuthMode": "jwt", "JwtIssuer": "http://id.example.org", "JwtAudience": "wes"}, "JwtIssuer"),
+    ({"AuthMode": "iam", "AdminGroup": "admins"}, "AdminGroup"),
+    ({"AdminGroup": "a,b"}, "AdminGroup"),
+    ({"SubnetIds": "subnet-0123456789abcdef0"}, "VpcId"),
+    ({"SecurityGroupId": "sg-0123456789abcdef0"}, "VpcId"),
+    ({"VpcId": "vpc-0123456789abcdef0"}, "SubnetIds"),
+    ({"VpcId": "vpc-1"}, "VpcId"),
+    (NETWORK | {"SubnetIds": "subnet-0123456789abcdef0,"}, "SubnetIds"),
+    ({"AssignPublicIp": "DISABLED"}, "AssignPublicIp"),
+    ({"Compute": "ec2"}, "Compute ec2"),
+    (NETWORK | {"Compute": "ec2", "AssignPublicIp": "ENABLED"}, "AssignPublicIp=DISABLED"),
+    (NETWORK | {"Compute": "ec2", "InstanceType": "large"}, "InstanceType"),
+    ({"TaskCpu": "300"}, "TaskCpu"),
+    ({"TaskCpu": "256", "TaskMemory": "4096"}, "256 CPU units"),
+    ({"TaskCpu": "1024", "TaskMemory": "9216"}, "1024 CPU units"),
+    ({"TaskCpu": "8192", "TaskMemory": "16385"}, "8192 CPU units"),
+    ({"TaskCpu": "16384", "TaskMemory": "16384"}, "16384 CPU units"),
+    ({"TaskDisk": "201"}, "TaskDisk"),
+    ({"InputBuckets": "s3://data"}, "InputBuckets"),
+    ({"InputBuckets": ",".join(["abc"] * 9)}, "InputBuckets"),
+    ({"InputBuckets": ",".join(["a" * 63] * 3)}, "InputBuckets"),
+    ({"UrlSchemes": "http,file"}, "UrlSchemes"),
+    ({"MaxAttempts": "4"}, "MaxAttempts"),
+    ({"RunTimeoutSeconds": "864001"}, "RunTimeoutSeconds"),
+    ({"ReconcileSchedule": "rate(2 hours)"}, "ReconcileSchedule"),
+    ({"StateChanges": "no", "StateChangeTopic": "yes"}, "StateChanges=yes"),
+    ({"WebhookUrl": "https://example.org"}, "WebhookSecret"),
+    ({"WebhookUrl": "http://example.org", "WebhookSecret": "x"}, "WebhookUrl"),
+    ({"Monitoring": "no", "AlarmEmail": "ops@example.org"}, "Monitoring=yes"),
+    ({"Engines": "cwltool"}, "Engines"),
+    ({"PublicUrl": "https://wes.example.org/"}, "PublicUrl"),
+    ({"EngineImage": ""}, "EngineImage"),
+    ({"Nothing": "x"}, "Nothing"),
+]
+TAKEN = [
+    {"TaskCpu": "256", "TaskMemory": "512"},
+    {"TaskCpu": "16384", "TaskMemory": "122880"},
+    {"InputBuckets": ",".join(f"bucket-{number}-of-eight" for number in range(8))},
+    {"ReconcileSchedule": "rate(1 hour)"},
+    NETWORK | {"AssignPublicIp": "ENABLED"},
+    NETWORK | {"Compute": "ec2", "TaskCpu": "1024", "TaskMemory": "15000"},
+]
+
+
+def both(what, code_has, template_has):
+    for name in sorted(code_has - template_has):
+        yield f"{what}: the code needs {name}, and the template does not have it"
+    for name in sorted(template_has - code_has):
+        yield f"{what}: the template has {name}, and the code has no use for it"
+
+
+def functions(stack):
+    """The Lambda functions by their binary's name."""
+    return {name.removesuffix("Function").lower(): item for name, item in stack.of_type("AWS::Lambda::Function").items()}
+
+
+def variables(stack, sources):
+    constants = sources.constants()
+    deployed = functions(stack)
+    there = set(sources.lambdas())
+    yield from both("functions", there, set(deployed) - (AGREED_FUNCTIONS - there))
+    used = set()
+    for name in there & set(deployed):
+        reads = sources.variables(name, constants)
+        used |= reads
+        has = set(deployed[name].get("Environment", {}).get("Variables", {}))
+        yield from both(f"{name}'s environment", reads - set(NOT_IN_AWS) - AGREED, has - AGREED)
+    used |= (yield from engine_variables(stack, sources, constants))
+    for name in sorted(NOT_IN_AWS.keys() - used):
+        yield f"no code reads {name} any more: take it out of {__file__.rsplit('/', 1)[-1]}"
+
+
+def engine_variables(stack, sources, constants):
+    reads = sources.variables("engine", constants)
+    container, = next(iter(stack.of_type("AWS::ECS::TaskDefinition").values()))["ContainerDefinitions"]
+    has = {item["Name"] for item in container["Environment"]}
+    # The SDK's own.
+    assert "AWS_REGION" in has
+    machine = json.loads((ROOT / "infra/run.asl.json").read_text())
+    override, = machine["States"]["INITIALIZING, RUNNING"]["Arguments"]["Overrides"]["ContainerOverrides"]
+    if override["Name"] != container["Name"]:
+        yield "the state machine overrides another container than the task definition's"
+    has |= {item["Name"] for item in override["Environment"]}
+    # Only where containers run beside the engine's.
+    on_instances = {"STEPWES_WORK_DIR"} if stack.conditions["OnInstances"] else set()
+    optional = {"STEPWES_WORK_DIR"} - on_instances
+    yield from both("the engine task's environment", reads - set(NOT_IN_AWS) - optional, has - {"AWS_REGION"})
+    return reads
+
+
+def permissions(stack, sources):
+    """What a role allows against what its code calls."""
+    deployed = functions(stack)
+    for name in set(sources.lambdas()) & set(deployed):
+        role = f"{name.capitalize()}Role"
+        if not deployed[name]["Role"].endswith(f"/{stack._name(role)}"):
+            yield f"{name} does not run as {role}"
+        needs = sources.actions(name) | EVERY_FUNCTION | BY_LAMBDA.get(name, set())
+        yield from both(role, needs, allowed(stack, role))
+    for name in deployed:
+        yield from denied_tokens(stack, f"{name.capitalize()}Role", name)
+    # The task role reports; files are the data role's, narrowed down by report's session policy.
+    task = sources.actions("engine")
+    files = {action for action in task if action.startswith("s3:")}
+    yield from both("TaskRole", task - files, allowed(stack, "TaskRole"))
+    yield from both("DataRole", files, allowed(stack, "DataRole"))
+    policy = code(ROOT / "functions/report/src/policy.rs")
+    yield from both("report's session policy", files, set(re.findall(r'"(s3:[A-Z]\w+)"', policy)))
+    yield from machine(stack)
+    yield from stream(stack)
+
+
+def allowed(stack, role):
+    return {
+        action for statement in stack.statements(role) if statement["Effect"] == "Allow"
+        for action in as_list(statement["Action"])
+    }
+
+
+def denied_tokens(stack, role, name):
+    """Only authorize reads callers' tokens; whoever else reaches the table is denied their key."""
+    table = {action for action in allowed(stack, role) if action.startswith("dynamodb:")}
+    key = {"dynamodb:LeadingKeys": ["TOKENS"]}
+    if name == "authorize":
+        for statement in stack.statements(role):
+            if "dynamodb:GetItem" in as_list(statement["Action"]):
+                if statement.get("Condition") != {"ForAllValues:StringEquals": key}:
+                    yield f"{role} reads more of the table than callers' tokens"
+        return
+    denied = set()
+    for statement in stack.statements(role):
+        if statement["Effect"] == "Deny" and statement["Condition"] == {"ForAnyValue:StringEquals": key}:
+            denied |= set(as_list(statement["Action"]))
+    if missing := table - denied:
+        yield f"{role} may {sorted(missing)} callers' tokens"
+
+
+def machine(stack):
+    text = (ROOT / "infra/run.asl.json").read_text()
+    resources = set(re.findall(r'"arn:\$\{Partition\}:states:::([^"]+)"', text))
+    needs = set(MACHINE_BESIDE).union(*(INTEGRATIONS[resource] for resource in resources))
+    yield from both("RunMachineRole", needs, allowed(stack, "RunMachineRole"))
+    resource = stack.template["Resources"]["RunMachine"]["Properties"]
+    substitutions = set(resource["DefinitionSubstitutions"])
+    yield from both("the state machine's substitutions", set(re.findall(r"\$\{(\w+)\}", text)), substitutions)
+
+
+def stream(stack):
+    """Whoever reads the table's stream reads attempts' tokens."""
+    readers = {
+        role for role, _, document in stack.policies() for statement in document["Statement"]
+        for resource in as_list(statement["Resource"])
+        if statement["Effect"] == "Allow" and any(action.startswith("dynamodb:") for action in as_list(statement["Action"]))
+        and ("/stream/" in resource or resource == "*" or resource.endswith("*"))
+    }
+    expected = {"StateChangePipeRole"} if stack.conditions["Publishes"] else set()
+    if readers != expected:
+        yield f"the table's stream can be read by {sorted(readers)}, and should be by {sorted(expected)}"
+
+
+def routes(stack, sources):
+    text = code(ROOT / "crates/cloud/src/http/routes.rs")
+    paths = dict(re.findall(r'pub const (\w+): &str = "([^"]+)"', text))
+    groups = {name: value.split(", ") for name, value in re.findall(r'const (\w+): &str = "([A-Z, ]+)"', text)}
+    served = {}
+    for name in sources.lambdas():
+        for route, method in re.findall(r"\.route\(routes::(\w+), (get|post)\(", sources.text[name]):
+            served[f"{method.upper()} " + re.sub(r"\{\*(\w+)\}", r"{\1+}", paths[route])] = name
+    table = text[text.index("const TABLE"):]
+    table = re.findall(r'\((\w+), (?:"([A-Z, ]+)"|(\w+))\)', table[:table.index("];")])
+    methods = {
+        (paths[name], method) for name, given, group in table
+        for method in (given.split(", ") if given else groups[group]) if method != "HEAD"
+    }
+    if len(methods) != len(served):
+        yield f"routes.rs has {len(methods)} methods of paths, the functions serve {len(served)}"
+    served["$default"] = "status"
+    integrations = {name: item["IntegrationUri"] for name, item in stack.of_type("AWS::ApiGatewayV2::Integration").items()}
+    deployed = {}
+    for name, item in stack.of_type("AWS::ApiGatewayV2::Route").items():
+        target, = [key for key in integrations if item["Target"] == f"integrations/{stack._name(key)}"]
+        deployed[item["RouteKey"]] = re.search(r"function:stepwes-(\w+)function", integrations[target])[1]
+        yield from authorization(stack, item)
+    yield from both("routes", {f"{key} to {name}" for key, name in served.items()}, {f"{key} to {name}" for key, name in deployed.items()})
+
+
+# What is answered to callers who do not say who they are, if the operator says so.
+PUBLIC = {"GET /", "GET /engine/v1/status", "GET /ga4gh/wes/v1/service-info"}
+
+
+def authorization(stack, route):
+    mode = stack.parameters["AuthMode"]
+    expected = {"token": "CUSTOM", "jwt": "JWT", "iam": "AWS_IAM", "none": "NONE"}[mode]
+    if route["RouteKey"] in PUBLIC and stack.parameters["PublicServiceInfo"] == "yes":
+        expected = "NONE"
+    if route["AuthorizationType"] != expected:
+        yield f"{route['RouteKey']} asks for {route['AuthorizationType']}, not for {expected}"
+    authorizer = {"CUSTOM": "TokenAuthorizer", "JWT": "JwtAuthorizer"}.get(expected)
+    if route.get("AuthorizerId") != (authorizer and stack._name(authorizer)):
+        yield f"{route['RouteKey']} has the authorizer {route.get('AuthorizerId')}"
+
+
+# DynamoDB's types by what encodes an attribute.
+ENCODED = {"text(": "S", "number(": "N", "tags_text(": "S", "AttributeValue::Bool(": "BOOL"}
+
+
+def state_changes(stack):
+    """The pipe names what event items hold, by its type; what an item may lack is quoted, and nothing else is."""
+    names = dict(re.findall(r'pub const (\w+): &str = "([^"]+)"', code(ROOT / "crates/store/src/schema.rs")))
+    body = code(ROOT / "crates/store/src/codec.rs")
+    body = body[body.index("fn encode_event"):]
+    body = body[:body.index("\n}\n")]
+    items, optional = {}, set()
+    for name, value in re.findall(r"set\(at::(\w+), (.*)\);", body):
+        kind = next(kind for call, kind in ENCODED.items() if call in value)
+        items[names[name]] = kind
+        if not value.startswith("Some("):
+            optional.add(names[name])
+    pipe, = stack.of_type("AWS::Pipes::Pipe").values()
+    template = pipe["TargetParameters"]["InputTemplate"]
+    used = re.findall(r'(")?<\$\.dynamodb\.NewImage\.(\w+)\.(\w+)>(")?', template)
+    for opened, name, kind, closed in used:
+        if items.get(name) != kind:
+            yield f"the pipe reads {name}.{kind}; event items have {items.get(name)}"
+        if (name in optional) != bool(opened and closed) and not re.search(rf"/<[^>]*{name}", template):
+            yield f"the pipe {'must' if name in optional else 'must not'} quote {name}"
+    missing = set(items) - {name for _, name, _, _ in used} - {names["CAUSE"], names["CHANGE_ID"]}
+    if missing:
+        yield f"the pipe leaves out {sorted(missing)}"
+    prefix = json.loads(pipe["SourceParameters"]["FilterCriteria"]["Filters"][0]["Pattern"])
+    if prefix != {"eventName": ["INSERT"], "dynamodb": {"Keys": {names["SK"]: {"S": [{"prefix": names["EVENT_PREFIX"]}]}}}}:
+        yield f"the pipe takes {prefix}"
+    if not re.search(r'"s3://[^/]+/results/<\$\.dynamodb\.NewImage\.run_id\.S>/outputs\.json"', template):
+        yield "the pipe says another place of the outputs than collect writes"
+    if 'format!("results/{run}/outputs.json")' not in code(ROOT / "crates/core/src/keys.rs"):
+        yield "the outputs have another key than the pipe says"
+    json.loads(re.sub(r'(?<!["/])<[^>]+>', "0", template))
+
+
+def table(stack):
+    """The table is the one that RunStore makes elsewhere."""
+    names = dict(re.findall(r'pub const (\w+): &str = "([^"]+)"', code(ROOT / "crates/store/src/schema.rs")))
+    item, = stack.of_type("AWS::DynamoDB::Table").values()
+    keys = {key["KeyType"]: key["AttributeName"] for key in item["KeySchema"]}
+    if keys != {"HASH": names["PK"], "RANGE": names["SK"]}:
+        yield f"the table's keys are {keys}"
+    indexes = {index["IndexName"]: index for index in item["GlobalSecondaryIndexes"]}
+    expected = {names["BY_OWNER"]: ("OWNER_SHARD", "RUN_ID"), names["BY_STATE"]: ("PHASE", "UPDATED_AT")}
+    yield from both("the table's indexes", set(expected), set(indexes))
+    for name, (hashed, ranged) in expected.items():
+        keys = [key["AttributeName"] for key in indexes[name]["KeySchema"]]
+        if keys != [names[hashed], names[ranged]]:
+            yield f"the index {name} has the keys {keys}"
+    listed = re.search(r"LISTED: \[&str; \d+\] = \[([^\]]+)\]", code(ROOT / "crates/store/src/schema.rs"))[1]
+    listed = {names[name.strip()] for name in listed.split(",")}
+    yield from both("the index of owners", listed, set(indexes[names["BY_OWNER"]]["Projection"]["NonKeyAttributes"]))
+    if item["TimeToLiveSpecification"]["AttributeName"] != names["EXPIRES_AT"]:
+        yield "the table's TTL is another attribute than the code writes"
+
+
+def metrics(stack, sources):
+    """Metric filters look for lines that the function logs, and alarms for metrics that filters make."""
+    groups = {item["LogGroupName"]: name for name, item in stack.of_type("AWS::Logs::LogGroup").items()}
+    made = set()
+    for name, item in stack.of_type("AWS::Logs::MetricFilter").items():
+        function = groups[item["LogGroupName"]].removesuffix("Logs").lower()
+        logged = "\n".join(each.body for each in sources.reached(function))
+        message = re.search(r'\$\.message = "([^"]+)"', item["FilterPattern"])[1]
+        if f'"{message}"' not in logged:
+            yield f"{name}: {function} does not log {message!r}"
+        for field in re.findall(r"\$\.(\w+) =", item["FilterPattern"]):
+            if field != "message" and not re.search(rf"[%?\s]{field}\b", logged):
+                yield f"{name}: {function} logs no field {field}"
+        for state in re.findall(r'\$\.state = "(\w+)"', item["FilterPattern"]):
+            if f'"{state}"' not in code(ROOT / "crates/core/src/run_state.rs"):
+                yield f"{name}: there is no state {state}"
+        actions = code(ROOT / "functions/reconcile/src/summary.rs")
+        for action in re.findall(r'\$\.action = "(\w+)', item["FilterPattern"]):
+            if not re.search(rf"\b{action}\b\s*[,{{]", actions[actions.index("enum Action"):]):
+                yield f"{name}: reconcile has no action {action}"
+        made |= {transformation["MetricName"] for transformation in item["MetricTransformations"]}
+    alarmed = {item["MetricName"] for item in stack.of_type("AWS::CloudWatch::Alarm").values() if item["Namespace"].startswith("stepwes")}
+    yield from both("alarms on our metrics", made, alarmed)
+    for item in stack.of_type("AWS::CloudWatch::Dashboard").values():
+        json.loads(item["DashboardBody"])
+
+
+def parameters(template):
+    for given, named in REFUSED:
+        try:
+            Stack(given, template)
+        except Contradiction as refusal:
+            if named not in str(refusal):
+                yield f"{given} is refused, but with: {refusal}"
+        else:
+            yield f"{given} is not refused"
+    for given in TAKEN:
+        try:
+            Stack(given, template)
+        except Contradiction as refusal:
+            yield f"{given} is refused: {refusal}"
+    declared = set(template["Parameters"])
+    text = json.dumps({key: template[key] for key in ("Resources", "Conditions", "Outputs")})
+    for name in sorted(declared):
+        if not re.search(rf'"Ref": "{name}"|\$\{{{name}\}}', text) and name != "AllowAnonymous":
+            yield f"nothing uses the parameter {name}"
+    interface = template["Metadata"]["AWS::CloudFormation::Interface"]
+    grouped = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
+    yield from both("grouped parameters", declared, set(grouped))
+    yield from both("labelled parameters", declared, set(interface["ParameterLabels"]))
+    without = {name for name, item in template["Parameters"].items() if "Default" not in item}
+    yield from both("parameters without a default", set(GIVEN), without)
+
+
+def problems(template, sources):
+    yield from parameters(template)
+    for what, given in VARIANTS.items():
+        stack = Stack(given, template)
+        found = [variables(stack, sources), permissions(stack, sources), routes(stack, sources), table(stack)]
+        if stack.conditions["Publishes"]:
+            found.append(state_changes(stack))
+        if stack.conditions["Monitored"]:
+            found.append(metrics(stack, sources))
+        for problem in (each for check in found for each in check):
+            yield f"{problem} ({what})"
+    every = set().union(*(Stack(given, template).resources for given in VARIANTS.values()))
+    yield from both("resources that some variant makes", set(template["Resources"]), every)
+
+
+def main():
+    found = list(dict.fromkeys(problems(translated(), Sources())))
+    for problem in found:
+        print(f"error: {problem}", file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

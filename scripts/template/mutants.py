@@ -1,0 +1,52 @@
+#!/usr/bin/env python3
+"""Shows that contract.py sees what it is there to see: each of these edits of template.yaml must be found."""
+
+import sys
+
+from contract import problems
+from rust_source import Sources
+from stack import TEMPLATE, translated
+
+# (what is in the template, what stands there instead, a word of the complaint)
+MUTANTS = [
+    ("STEPWES_IDEMPOTENCY_DAYS: !Ref IdempotencyDays", "STEPWES_IDEMPOTENCY_DAY: !Ref IdempotencyDays", "STEPWES_IDEMPOTENCY_DAYS"),
+    ("- {Name: STEPWES_BUCKET, Value: !Ref RunsBucket}", "- {Name: STEPWES_BUCKETS, Value: !Ref RunsBucket}", "STEPWES_BUCKET"),
+    ("Action: [s3:PutObject, s3:DeleteObject]", "Action: s3:PutObject", "s3:DeleteObject"),
+    ("Action: [s3:PutObject, s3:DeleteObject]", "Action: [s3:PutObject, s3:DeleteObject, s3:GetObject]", "no use for it"),
+    ("Action: [ecs:DescribeTasks, ecs:StopTask]", "Action: ecs:DescribeTasks", "ecs:StopTask"),
+    ("Action: states:DescribeExecution", "Action: states:StopExecution", "states:DescribeExecution"),
+    ('"ForAnyValue:StringEquals": {"dynamodb:LeadingKeys": [TOKENS]', '"ForAnyValue:StringEquals": {"dynamodb:LeadingKeys": [TOKEN]', "callers' tokens"),
+    ('"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": [TOKENS]', '"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": [COUNTS]', "more of the table"),
+    ("RouteKey: GET /ga4gh/wes/v1/runs/{run_id}/tasks/{task_id+}", "RouteKey: GET /ga4gh/wes/v1/runs/{run_id}/tasks/{task_id}", "routes"),
+    ('Target: !Sub "integrations/${CancelIntegration}"', 'Target: !Sub "integrations/${StatusIntegration}"', "cancel"),
+    ("AuthorizationType: !FindInMap [AuthorizationTypes, !Ref AuthMode, Type]", "AuthorizationType: NONE", "asks for"),
+    ("SecurityGroup: !If [OwnSecurityGroup", "SecurityGroups: !If [OwnSecurityGroup", "substitutions"),
+    ("<$.dynamodb.NewImage.version.N>", "<$.dynamodb.NewImage.version.S>", "version"),
+    ('"<$.dynamodb.NewImage.from.S>"', "<$.dynamodb.NewImage.from.S>", "quote"),
+    ('[{"prefix": "EVENT#"}]', '[{"prefix": "EVENTS#"}]', "the pipe takes"),
+    ("Resource: [!GetAtt RunTable.Arn, !Sub \"${RunTable.Arn}/index/by_owner\"]", "Resource: !Sub \"${RunTable.Arn}*\"", "stream"),
+    ("NonKeyAttributes: [state, start_time, end_time, tags]", "NonKeyAttributes: [state, start_time, end_time]", "index of owners"),
+    ('"could not reconcile; the next pass tries again"', '"could not reconcile"', "does not log"),
+    ('$.state = "SYSTEM_ERROR"', '$.status = "SYSTEM_ERROR"', "no field"),
+    ("MetricName: Repairs\n", "MetricName: Repaired\n", "alarms"),
+    ("Assert: !Equals [!Ref AllowAnonymous, \"yes\"]", "Assert: !Equals [!Ref AuthMode, none]", "not refused"),
+    ("Parameters: [ServiceInfo, PublicUrl,", "Parameters: [PublicUrl,", "grouped"),
+]
+
+
+def main():
+    text, sources, missed = TEMPLATE.read_text(), Sources(), []
+    for old, new, complaint in MUTANTS:
+        if old not in text:
+            missed.append(f"there is no {old!r} to change")
+            continue
+        found = list(problems(translated(text.replace(old, new, 1)), sources))
+        if not any(complaint in problem for problem in found):
+            missed.append(f"{old!r} changed to {new!r} is not complained of: {found[:3]}")
+    for problem in missed:
+        print(f"error: {problem}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
