@@ -22,7 +22,7 @@ NOT_IN_AWS = {
     "STEPWES_STOP_GRACE_SECONDS": "its default fits the container's StopTimeout",
     "STEPWES_PATIENCE_SECONDS": "its default fits services that are never away for long",
 }
-# Agreed with the code that reads them, and not there yet.
+# Agreed with the code that is to read them; let pass only as long as no code does.
 AGREED = {"STEPWES_AUTH_MODE", "STEPWES_OWNER_CLAIM", "STEPWES_GROUPS_CLAIM", "STEPWES_ADMIN_GROUP"}
 AGREED_FUNCTIONS = {"authorize"}
 
@@ -116,13 +116,16 @@ def variables(stack, sources):
     constants = sources.constants()
     deployed = functions(stack)
     there = set(sources.lambdas())
-    yield from both("functions", there, set(deployed) - (AGREED_FUNCTIONS - there))
-    used = set()
+    not_asked = set() if stack.conditions["TokenAuth"] else {"authorize"}
+    yield from both("functions", there - not_asked, set(deployed) - (AGREED_FUNCTIONS - there))
+    reads = {name: sources.variables(name, constants) for name in there}
+    used = set().union(*reads.values())
     for name in there & set(deployed):
-        reads = sources.variables(name, constants)
-        used |= reads
         has = set(deployed[name].get("Environment", {}).get("Variables", {}))
-        yield from both(f"{name}'s environment", reads - set(NOT_IN_AWS) - AGREED, has - AGREED)
+        yield from both(f"{name}'s environment", reads[name] - set(NOT_IN_AWS), has - (AGREED - used))
+        binary = stack.template["Resources"][f"{name.capitalize()}Function"]["Metadata"]["BuildProperties"]["Binary"]
+        if binary != name:
+            yield f"{name.capitalize()}Function runs the binary {binary}"
     used |= (yield from engine_variables(stack, sources, constants))
     for name in sorted(NOT_IN_AWS.keys() - used):
         yield f"no code reads {name} any more: take it out of {__file__.rsplit('/', 1)[-1]}"
@@ -339,6 +342,13 @@ def metrics(stack, sources):
         made |= {transformation["MetricName"] for transformation in item["MetricTransformations"]}
     alarmed = {item["MetricName"] for item in stack.of_type("AWS::CloudWatch::Alarm").values() if item["Namespace"].startswith("stepwes")}
     yield from both("alarms on our metrics", made, alarmed)
+    # Each alarm says in docs/deploy.md what to do.
+    advice = (ROOT / "docs/deploy.md").read_text()
+    advice = advice[advice.index("## Alarms, and what to do"):]
+    advice = advice[:advice.index("\n## ", 1)]
+    advised = {name for row in re.findall(r"(?m)^\| ([A-Z][\w, ]+) \|", advice) for name in row.split(", ")}
+    alarms = {name.removesuffix("Alarm") for name in stack.of_type("AWS::CloudWatch::Alarm")}
+    yield from both("docs/deploy.md's alarms", alarms, advised if stack.conditions["Publishes"] else advised & alarms)
     for item in stack.of_type("AWS::CloudWatch::Dashboard").values():
         json.loads(item["DashboardBody"])
 

@@ -30,6 +30,7 @@ MUTANTS = [
     ('$.state = "SYSTEM_ERROR"', '$.status = "SYSTEM_ERROR"', "no field"),
     ("MetricName: Repairs\n", "MetricName: Repaired\n", "alarms"),
     ("Assert: !Equals [!Ref AllowAnonymous, \"yes\"]", "Assert: !Equals [!Ref AuthMode, none]", "not refused"),
+    ("{Binary: collect}", "{Binary: advance}", "runs the binary"),
     ("Parameters: [ServiceInfo, PublicUrl,", "Parameters: [PublicUrl,", "grouped"),
 ]
 
