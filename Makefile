@@ -80,7 +80,7 @@ bench: .venv-test .venv-toil ## Measure: cold starts, and what else is in tests/
 ##@ Upkeep
 .PHONY: lock clean-tools
 lock: .venv-lock ## Pin requirements/*.in anew, with hashes, for Python 3.11 and later
-	@cd requirements && for name in lock lint demo test toil package iac; do \
+	@cd requirements && for name in lock lint demo test toil package iac cloud; do \
 	  echo "==> requirements/$$name.txt"; \
 	  constraint=(); if [ "$$name" = test ]; then constraint=(--constraint demo.txt); fi; \
 	  ../.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -92,10 +92,10 @@ clean-tools: ## Remove the Python environments and node_modules
 	rm -rf .venv .venv-* node_modules
 
 # Environments. Each is made from one lock file, and made anew only when that file has changed.
-.PHONY: .venv .venv-test .venv-toil .venv-lint .venv-package .venv-iac .venv-lock node_modules
+.PHONY: .venv .venv-test .venv-toil .venv-lint .venv-package .venv-iac .venv-cloud .venv-lock node_modules
 .venv:
 	@scripts/venv demo .venv
-.venv-test .venv-toil .venv-lint .venv-package .venv-iac .venv-lock: .venv-%:
+.venv-test .venv-toil .venv-lint .venv-package .venv-iac .venv-cloud .venv-lock: .venv-%:
 	@scripts/venv $* $@
 node_modules:
 	@if ! cmp -s package-lock.json node_modules/.locked; then \

@@ -1,32 +1,53 @@
-"""A WES server under test: the one that STEPWES_TEST_URL names, or `stepwes serve` in a folder of its own."""
+"""A WES server under test. Every test that asks for `service` runs against each target:
 
+- `serve`: `stepwes serve` in a folder of its own;
+- `stack`: the built template, deployed to an AWS that is played on this machine (tests/cloud);
+- or, instead of them, the server that STEPWES_TEST_URL names, with STEPWES_TEST_TOKEN or STEPWES_TEST_USER (name:password).
+
+`pytest --target serve --target stack` chooses; without a choice it is `serve`.
+"""
+
+import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
+import sys
 import time
+import urllib.parse
 import uuid
 
 import pytest
 import requests
+from credentials import Nobody, from_environment
+
+sys.path.append(str(pathlib.Path(__file__).parent / "cloud"))
+
+from stack import Stack, free_ports  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BIN = pathlib.Path(os.environ.get("STEPWES_BIN", ROOT / "target/debug/stepwes"))
 TERMINAL = {"COMPLETE", "EXECUTOR_ERROR", "SYSTEM_ERROR", "CANCELED", "PREEMPTED"}
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+def pytest_addoption(parser):
+    parser.addoption("--target", action="append", choices=["serve", "stack"], help="what to test (serve); may be repeated")
+
+
+def targets(config):
+    return ["url"] if os.environ.get("STEPWES_TEST_URL") else config.getoption("--target") or ["serve"]
+
+
+def pytest_generate_tests(metafunc):
+    if "service" in metafunc.fixturenames:
+        metafunc.parametrize("service", targets(metafunc.config), indirect=True, scope="session")
 
 
 class Server:
     """`stepwes serve` as a process of ours."""
 
     def __init__(self, folder, *options, path=None):
-        self.folder, self.options, self.port = pathlib.Path(folder), options, free_port()
+        self.folder, self.options, (self.port,) = pathlib.Path(folder), options, free_ports(1)
         self.environment = {**os.environ, **({"PATH": path} if path is not None else {})}
         self.process, self.log = None, pathlib.Path(folder).parent / "serve.log"
 
@@ -75,23 +96,43 @@ def until(condition, what, seconds=120):
 class Wes:
     """The API as a client sees it."""
 
-    def __init__(self, base, folder=None):
-        self.base, self.folder = base, folder
+    def __init__(self, base, server=None, stack=None, credentials=Nobody()):
+        self.base, self.credentials = base, credentials
+        # What runs it, where that is ours: a Server or a Stack.
+        self.server, self.stack = server, stack
+
+    @property
+    def root(self):
+        """The URL that clients want that add the path of WES themselves."""
+        return self.base.removesuffix("/ga4gh/wes/v1")
 
     def get(self, path, **more):
-        return requests.get(self.base + path, timeout=60, **more)
+        return requests.get(self.base + path, timeout=60, auth=self.credentials.requests, **more)
 
     def post(self, path, **more):
-        return requests.post(self.base + path, timeout=120, **more)
+        return requests.post(self.base + path, timeout=120, auth=self.credentials.requests, **more)
 
     def requests_get(self, url, **more):
-        """The content behind a URL that the service handed out."""
-        answer = requests.get(url, timeout=60, **more)
+        """The content behind a URL that the service handed out: one of its own, with its credentials."""
+        assert url.startswith(self.root + "/"), url
+        answer = requests.get(url, timeout=60, auth=self.credentials.requests, **more)
         assert answer.ok, (url, answer.status_code, answer.text)
         return answer.content
 
     def requests_json(self, url):
-        return requests.get(url, timeout=60).json()
+        return json.loads(self.requests_get(url))
+
+    def environment(self):
+        """For the `stepwes` command."""
+        if not self.credentials.plain:
+            pytest.skip("the API wants signatures of AWS's, which this client cannot make")
+        return {"STEPWES_URL": self.root, **self.credentials.environment}
+
+    def staged(self):
+        """The requests that are in the bucket, where that can be seen."""
+        if self.server:
+            return sorted(str(path) for path in (self.server.folder / "s3/runs/requests").glob("*"))
+        return self.stack.objects("requests/") if self.stack else []
 
     def submit(self, url, files=(), headers=None, **fields):
         """POST /runs as a form; files are (name, content) pairs."""
@@ -131,22 +172,39 @@ class Wes:
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory):
-    """The base URL of the server that most tests share."""
-    if url := os.environ.get("STEPWES_TEST_URL"):
-        yield Wes(url.rstrip("/"))
-        return
-    assert BIN.exists(), f"{BIN} is missing: build it with `make build`"
-    server = Server(tmp_path_factory.mktemp("serve") / "state").start()
-    yield Wes(server.url, server.folder)
-    server.stop()
+def service(request):
+    """The server that most tests share, once for each target."""
+    if request.param == "url":
+        yield Wes(os.environ["STEPWES_TEST_URL"].rstrip("/"), credentials=from_environment())
+    elif request.param == "stack":
+        stack = request.getfixturevalue("stack")
+        yield Wes(stack.url, stack=stack, credentials=stack.credentials())
+    else:
+        assert BIN.exists(), f"{BIN} is missing: build it with `make build`"
+        server = Server(request.getfixturevalue("tmp_path_factory").mktemp("serve") / "state").start()
+        yield Wes(server.url, server=server)
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def stack(request, tmp_path_factory):
+    """The deployed stack, for tests that look behind the API."""
+    if "stack" not in targets(request.config):
+        pytest.skip("only of the deployed stack: `make package`, then --target stack")
+    with Stack(tmp_path_factory.mktemp("stack")) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def serve_only(request):
+    """For tests that start `stepwes serve` in ways of their own, or kill it."""
+    if "serve" not in targets(request.config):
+        pytest.skip("this starts or kills a server of its own, which no deployed service is: --target serve")
 
 
 @pytest.fixture
-def own_server(tmp_path):
-    """A server for tests that kill it. Not for a deployed service."""
-    if os.environ.get("STEPWES_TEST_URL"):
-        pytest.skip("a deployed service cannot be killed: unset STEPWES_TEST_URL")
+def own_server(tmp_path, serve_only):
+    """A server for tests that kill it."""
     server = Server(tmp_path / "state").start()
     yield server
     if server.process.poll() is not None:
@@ -154,8 +212,16 @@ def own_server(tmp_path):
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def same_machine():
+    """For tests whose workflows use files or ports of this machine."""
+    host = urllib.parse.urlsplit(os.environ.get("STEPWES_TEST_URL", "http://127.0.0.1")).hostname
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        pytest.skip("the service's engines are not on this machine")
+
+
 @pytest.fixture
-def gate(tmp_path):
+def gate(tmp_path, same_machine):
     """A file that a workflow waits for, and a marker by which its processes are found."""
     return Gate(tmp_path)
 

@@ -44,7 +44,7 @@ def test_a_run_cancelled_in_staging_never_starts_its_engine(service, silent_web)
 
 
 @pytest.fixture
-def silent_web():
+def silent_web(same_machine):
     """A web server that takes requests and never answers; its address, and an event for the first request."""
     asked, closing = threading.Event(), threading.Event()
 

@@ -29,7 +29,7 @@ def stepwes(service, tmp_path):
     def call(*arguments, check=True, env=(), **more):
         done = subprocess.run(
             [str(BIN), *map(str, arguments)], capture_output=True, text=True, timeout=300, cwd=tmp_path,
-            env={**os.environ, "STEPWES_URL": service.base.removesuffix("/ga4gh/wes/v1"), **dict(env)}, **more,
+            env={**os.environ, **service.environment(), **dict(env)}, **more,
         )
         assert not check or done.returncode == 0, done.stderr
         return done
@@ -178,7 +178,7 @@ def test_run_follows_the_engines_log(service, gate, tmp_path):
     (tmp_path / "in.json").write_text(gate.params())
     process = subprocess.Popen(
         [str(BIN), "run", "-f", WORKFLOWS / "gate.cwl", "in.json"], cwd=tmp_path, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, env={**os.environ, "STEPWES_URL": service.base},
+        stderr=subprocess.PIPE, env={**os.environ, **service.environment()},
     )
     read_until(process.stderr.fileno(), b"started gate-")
     assert gate.processes(), "the line is shown while the tool still waits"
@@ -226,13 +226,13 @@ def read_until(descriptor, text, seconds=180):
     return shown
 
 
-def on_a_terminal(arguments, cwd, url=None):
-    """A command on a terminal; gives its process and our end."""
+def on_a_terminal(arguments, cwd, server=()):
+    """A command on a terminal, with the environment that leads it to a server; gives its process and our end."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("STEPWES_")}
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [str(BIN), *map(str, arguments)], cwd=cwd, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE,
-        env=environment | ({"STEPWES_URL": url} if url else {}), start_new_session=True,
+        env=environment | dict(server), start_new_session=True,
     )
     os.close(theirs)
     return process, ours
@@ -241,7 +241,7 @@ def on_a_terminal(arguments, cwd, url=None):
 def interactive(service, gate, tmp_path, keys, *more):
     """`run` on a terminal, interrupted, then answered."""
     (tmp_path / "in.json").write_text(gate.params())
-    process, ours = on_a_terminal(["run", WORKFLOWS / "gate.cwl", "in.json", *more], tmp_path, service and service.base)
+    process, ours = on_a_terminal(["run", WORKFLOWS / "gate.cwl", "in.json", *more], tmp_path, service.environment() if service else ())
     until(gate.processes, "the tool runs")
     process.send_signal(signal.SIGINT)
     read_until(ours, b"Cancel the run?")
@@ -286,8 +286,8 @@ def test_an_error_says_what_is_wrong_and_then_what_to_do(stepwes, arguments, sai
     assert said in done.stderr and "hint:" in done.stderr and not done.stdout
 
 
-def test_serve_says_why_it_cannot_start(tmp_path, service):
-    taken = service.base.split(":")[2].split("/")[0]
+def test_serve_says_why_it_cannot_start(tmp_path, foreign):
+    taken = foreign.url.split(":")[2]
     done = subprocess.run([str(BIN), "serve", "--port", taken, "--dir", tmp_path / "s"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and taken in done.stderr and "hint:" in done.stderr
     (tmp_path / "file").write_text("")
@@ -338,7 +338,7 @@ def test_an_interrupt_in_a_download_ends_it_and_leaves_nothing_half_done(foreign
 
     foreign.hands_out(**{"x": b"x" * 1000})
     foreign.answers["GET", "/files/0"] = [endless]
-    process, ours = on_a_terminal(["run", "x.cwl", "--outdir", "out"], tmp_path, foreign.url)
+    process, ours = on_a_terminal(["run", "x.cwl", "--outdir", "out"], tmp_path, {"STEPWES_URL": foreign.url})
     assert begun.wait(60)
     process.send_signal(signal.SIGINT)
     code, shown = drained(process, ours)

@@ -1,0 +1,217 @@
+"""The deployed stack on this machine: `sam deploy` of the built template to an AWS that is played by ministack.
+
+    python tests/cloud/stack.py [FOLDER]
+
+keeps one up until it is interrupted, for trying things by hand.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree
+
+import requests
+from sessions import kill_session
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))
+
+from credentials import Signed, SigV4  # noqa: E402
+
+REGION, ACCOUNT = "us-east-1", "123456789012"
+# The account's root user, to ministack: its policies are nobody's.
+ROOT_KEY = (ACCOUNT, "test")
+IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/stepwes-engine:test"
+STACK = "stepwes-test"
+
+
+def free_ports(number):
+    """Ports that nobody listens at. Held together, so that they differ."""
+    listeners = [socket.socket() for _ in range(number)]
+    for listener in listeners:
+        listener.bind(("127.0.0.1", 0))
+    ports = [listener.getsockname()[1] for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    return ports
+
+
+class Stack:
+    """One emulator with one stack in it, in a folder of its own."""
+
+    def __init__(self, folder, build=ROOT / ".aws-sam/build", engine=ROOT / "target/debug/stepwes-engine", **parameters):
+        self.folder, self.build, self.engine = pathlib.Path(folder), pathlib.Path(build), pathlib.Path(engine)
+        self.parameters = parameters
+        self.port, self.api_port = free_ports(2)
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://127.0.0.1:{self.api_port}/ga4gh/wes/v1"
+        self.emulator, self.outputs = None, {}
+
+    def __enter__(self):
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def start(self):
+        missing = [
+            f"{path} is missing: {made_by}" for path, made_by in [
+                (self.build / "template.yaml", "`make package` builds it"),
+                (self.engine, "`make build` builds it"),
+                (ROOT / ".venv-cloud/bin/python", "`make .venv-cloud` makes it"),
+                (ROOT / ".venv-package/bin/sam", "`make .venv-package` makes it"),
+            ] if not path.exists()
+        ]
+        assert not missing, "; ".join(missing)
+        for name in ("containers", "tmp"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        environment = self.aws_environment() | {
+            "GATEWAY_PORT": str(self.port), "API_PORT": str(self.api_port), "TMPDIR": str(self.folder / "tmp"),
+            "PYTHONPATH": f"{HERE / 'emulator'}:{HERE}", "PYTHONDONTWRITEBYTECODE": "1",
+            "MINISTACK_ACCOUNT_ID": ACCOUNT, "MINISTACK_REGION": REGION,
+            # Waits and retries take a twentieth of their time.
+            "SFN_WAIT_SCALE": "0.05",
+            "FAULTS": str(self.folder / "faults.json"),
+            "CONTAINERS": str(self.folder / "containers"),
+            "CONTAINER_IMAGES": json.dumps({IMAGE: [str(self.engine)]}),
+            # The emulator's names of buckets do not resolve; on AWS they do.
+            "CONTAINER_ENVIRONMENT": json.dumps({"STEPWES_S3_PATH_STYLE": "true"}),
+            "STEPWES_S3_PATH_STYLE": "true",
+        }
+        with (self.folder / "emulator.log").open("ab") as log:
+            # A session of its own, so that the functions' processes are found again.
+            self.emulator = subprocess.Popen(
+                [ROOT / ".venv-cloud/bin/python", HERE / "emulator/serve.py"], env=environment, cwd=self.folder,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )
+        end = time.monotonic() + 60
+        while not self.answers():
+            assert self.emulator.poll() is None and time.monotonic() < end, (self.folder / "emulator.log").read_text()
+            time.sleep(0.05)
+        self.deploy()
+        return self
+
+    def answers(self):
+        try:
+            return requests.get(f"{self.endpoint}/_ministack/health", timeout=5).ok
+        except requests.ConnectionError:
+            return False
+
+    def aws_environment(self):
+        """What any AWS client needs to find this AWS, and what keeps it from finding another."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "STEPWES_", "SAM_"))}
+        # The programs beside this Python are what the engine image has on its PATH.
+        return kept | {
+            "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}",
+            "AWS_ENDPOINT_URL": self.endpoint, "AWS_ACCESS_KEY_ID": ROOT_KEY[0], "AWS_SECRET_ACCESS_KEY": ROOT_KEY[1],
+            "AWS_DEFAULT_REGION": REGION, "AWS_REGION": REGION, "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
+        }
+
+    def deploy(self):
+        """The command of the README, and nothing by its side."""
+        subnets = self.query("ec2", "DescribeSubnets", version="2016-11-15")
+        parameters = {
+            "VpcId": subnets.find(".//{*}vpcId").text,
+            "SubnetIds": ",".join(each.text for each in subnets.iterfind(".//{*}subnetId")),
+            "EngineImage": IMAGE, "LogFilter": "info,stepwes=debug", "UrlSchemes": "http,https,s3", **self.parameters,
+        }
+        done = subprocess.run(
+            [ROOT / ".venv-package/bin/sam", "deploy", "--config-file", ROOT / "samconfig.toml",
+             "--template-file", self.build / "template.yaml", "--stack-name", STACK, "--no-confirm-changeset", "--no-progressbar",
+             "--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items())],
+            cwd=ROOT, env=self.aws_environment() | {"SAM_CLI_TELEMETRY": "0"}, capture_output=True, text=True, timeout=300,
+        )
+        (self.folder / "deploy.log").write_text(done.stdout + done.stderr)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        described = self.query("cloudformation", "DescribeStacks", StackName=STACK, version="2010-05-15")
+        self.outputs = {
+            each.find("{*}OutputKey").text: each.find("{*}OutputValue").text for each in described.iterfind(".//{*}Outputs/{*}member")
+        }
+
+    def credentials(self):
+        """The root user's: what the API asks for is a signature of AWS's."""
+        return Signed(SigV4("execute-api", *ROOT_KEY))
+
+    def query(self, service, action, version, **parameters):
+        """A call of an AWS API that takes forms and answers XML."""
+        form = {"Action": action, "Version": version, **parameters}
+        answer = requests.post(self.endpoint, data=form, auth=SigV4(service, *ROOT_KEY), timeout=60)
+        assert answer.ok, answer.text
+        return xml.etree.ElementTree.fromstring(answer.content)
+
+    def call(self, service, target, **body):
+        """A call of an AWS API that speaks JSON."""
+        answer = requests.post(
+            self.endpoint, json=body, auth=SigV4(service, *ROOT_KEY), timeout=60,
+            headers={"X-Amz-Target": target, "Content-Type": "application/x-amz-json-1.1"},
+        )
+        assert answer.ok, answer.text
+        return answer.json()
+
+    def states(self, action, **body):
+        return self.call("states", f"AWSStepFunctions.{action}", **body)
+
+    def ecs(self, action, **body):
+        return self.call("ecs", f"AmazonEC2ContainerServiceV20141113.{action}", cluster=self.outputs["ClusterName"], **body)
+
+    def dynamodb(self, action, **body):
+        return self.call("dynamodb", f"DynamoDB_20120810.{action}", TableName=self.outputs["RunTableName"], **body)
+
+    def objects(self, prefix):
+        """The keys in the bucket that begin so."""
+        answer = requests.get(
+            f"{self.endpoint}/{self.outputs['RunsBucketName']}", params={"list-type": "2", "prefix": prefix},
+            auth=SigV4("s3", *ROOT_KEY), timeout=60,
+        )
+        assert answer.ok, answer.text
+        return [each.text for each in xml.etree.ElementTree.fromstring(answer.content).iterfind(".//{*}Key")]
+
+    def invoke(self, function, event):
+        """Calls a function by its logical id; gives its answer and whether that is an error."""
+        names = self.query(
+            "cloudformation", "DescribeStackResources", StackName=STACK, LogicalResourceId=function, version="2010-05-15",
+        )
+        name = names.find(".//{*}PhysicalResourceId").text
+        answer = requests.post(
+            f"{self.endpoint}/2015-03-31/functions/{name}/invocations", json=event, auth=SigV4("lambda", *ROOT_KEY), timeout=900,
+        )
+        assert answer.ok, answer.text
+        return answer.json(), "X-Amz-Function-Error" in answer.headers
+
+    def faults(self, **faults):
+        """What goes wrong from now on: `run_task_failures`, `image_is_missing`. Nothing, when none is named."""
+        (self.folder / "faults.json").write_text(json.dumps(faults))
+
+    def stop(self):
+        """Ends every process that this stack has started, and waits until they are gone."""
+        if self.emulator is not None:
+            self.emulator.send_signal(signal.SIGTERM)
+            try:
+                self.emulator.wait(20)
+            except subprocess.TimeoutExpired:
+                self.emulator.kill()
+                self.emulator.wait()
+            kill_session(self.emulator.pid)
+        for record in (self.folder / "containers").glob("*/pid"):
+            kill_session(int(record.read_text()))
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with Stack(sys.argv[1] if sys.argv[1:] else tempfile.mkdtemp(prefix="stepwes-stack-")) as stack:
+        print(json.dumps({"url": stack.url, "endpoint": stack.endpoint, "folder": str(stack.folder), **stack.outputs}, indent=2), flush=True)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+        signal.sigwait([signal.SIGINT, signal.SIGTERM])
