@@ -41,7 +41,7 @@ package: .venv-package ## Check template.yaml and build the functions as AWS get
 
 ##@ Check
 .PHONY: test lint lint-template bench
-test: .venv-test .venv-toil ## Run all tests, those with real engines and clients included
+test: .venv-test .venv-toil .venv-package .venv-cloud ## Run all tests, with real engines and clients, and of the stack that `make package` built
 	@scripts/test
 
 lint: .venv-lint node_modules lint-template ## Check formatting, lints, docs, licences, the template and the state machine

@@ -191,7 +191,11 @@ def stack(request, tmp_path_factory):
     """The deployed stack, for tests that look behind the API."""
     if "stack" not in targets(request.config):
         pytest.skip("only of the deployed stack: `make package`, then --target stack")
-    with Stack(tmp_path_factory.mktemp("stack")) as stack:
+    stack = Stack(tmp_path_factory.mktemp("stack"), engine=BIN.with_name("stepwes-engine"))
+    if missing := stack.missing():
+        pytest.skip("; ".join(missing))
+    assert not stack.outdated(), f"`make package` first: newer than what is built are {stack.outdated()}"
+    with stack:
         yield stack
 
 

@@ -63,8 +63,9 @@ class Stack:
     def __exit__(self, *_):
         self.stop()
 
-    def start(self):
-        missing = [
+    def missing(self):
+        """What must be there first, and how it comes there."""
+        return [
             f"{path} is missing: {made_by}" for path, made_by in [
                 (self.build / "template.yaml", "`make package` builds it"),
                 (self.engine, "`make build` builds it"),
@@ -72,7 +73,17 @@ class Stack:
                 (ROOT / ".venv-package/bin/sam", "`make .venv-package` makes it"),
             ] if not path.exists()
         ]
-        assert not missing, "; ".join(missing)
+
+    def outdated(self):
+        """The sources that are newer than what was built of them."""
+        built = (self.build / "template.yaml").stat().st_mtime
+        folders = [ROOT / name for name in ("functions", "crates/core/src", "crates/store/src", "crates/cloud/src", "infra")]
+        sources = [ROOT / "template.yaml", ROOT / "Cargo.lock"]
+        sources += [path for folder in folders for path in folder.rglob("*") if path.suffix in (".rs", ".json", ".toml")]
+        return [str(path.relative_to(ROOT)) for path in sources if path.stat().st_mtime > built and "tests" not in path.parts]
+
+    def start(self):
+        assert not self.missing(), "; ".join(self.missing())
         for name in ("containers", "tmp"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         environment = self.aws_environment() | {
@@ -178,17 +189,58 @@ class Stack:
         assert answer.ok, answer.text
         return [each.text for each in xml.etree.ElementTree.fromstring(answer.content).iterfind(".//{*}Key")]
 
+    def item(self, run_id):
+        """A run's item in the table."""
+        return self.dynamodb("GetItem", Key={"PK": {"S": f"RUN#{run_id}"}, "SK": {"S": "RUN"}}, ConsistentRead=True)["Item"]
+
+    def name(self, resource):
+        """What a resource of the template is called."""
+        found = self.query(
+            "cloudformation", "DescribeStackResources", StackName=STACK, LogicalResourceId=resource, version="2010-05-15",
+        )
+        (member,) = [each for each in found.iterfind(".//{*}member") if each.findtext("{*}LogicalResourceId") == resource]
+        return member.findtext("{*}PhysicalResourceId")
+
+    def configuration(self, function):
+        """A function's configuration, by its logical id."""
+        answer = requests.get(
+            f"{self.endpoint}/2015-03-31/functions/{self.name(function)}/configuration",
+            auth=SigV4("lambda", *ROOT_KEY), timeout=60,
+        )
+        assert answer.ok, answer.text
+        return answer.json()
+
     def invoke(self, function, event):
         """Calls a function by its logical id; gives its answer and whether that is an error."""
-        names = self.query(
-            "cloudformation", "DescribeStackResources", StackName=STACK, LogicalResourceId=function, version="2010-05-15",
-        )
-        name = names.find(".//{*}PhysicalResourceId").text
         answer = requests.post(
-            f"{self.endpoint}/2015-03-31/functions/{name}/invocations", json=event, auth=SigV4("lambda", *ROOT_KEY), timeout=900,
+            f"{self.endpoint}/2015-03-31/functions/{self.name(function)}/invocations", json=event, auth=SigV4("lambda", *ROOT_KEY), timeout=900,
         )
         assert answer.ok, answer.text
         return answer.json(), "X-Amz-Function-Error" in answer.headers
+
+    def calls(self):
+        """How often each role has made each call so far."""
+        return requests.get(f"{self.endpoint}/_calls", timeout=60).json()
+
+    def entered(self, run_id):
+        """The states that a run's execution has entered: state transitions, but for retries."""
+        execution = self.outputs["RunMachineArn"].replace(":stateMachine:", ":execution:") + f":{run_id}"
+        events = self.states("GetExecutionHistory", executionArn=execution, maxResults=1000)["events"]
+        return [event["stateEnteredEventDetails"]["name"] for event in events if "stateEnteredEventDetails" in event]
+
+    def invocations(self):
+        """How often each function has been invoked so far, by its name in the template."""
+        found = {}
+        for function in ("Submit", "Status", "Cancel", "Advance", "Collect", "Report", "Reconcile"):
+            group = f"/stepwes/{STACK}/{function.lower()}"
+            streams = self.call("logs", "Logs_20140328.DescribeLogStreams", logGroupName=group)["logStreams"]
+            found[function] = sum(
+                event["message"].startswith("START ") for stream in streams for event in self.call(
+                    "logs", "Logs_20140328.GetLogEvents", logGroupName=group, logStreamName=stream["logStreamName"],
+                    startFromHead=True,
+                )["events"]
+            )
+        return found
 
     def faults(self, **faults):
         """What goes wrong from now on: `run_task_failures`, `image_is_missing`. Nothing, when none is named."""
