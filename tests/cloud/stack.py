@@ -16,13 +16,14 @@ import time
 import xml.etree.ElementTree
 
 import requests
+import yaml
 from sessions import kill_session
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))
 
-from credentials import Signed, SigV4  # noqa: E402
+from credentials import Nobody, Signed, SigV4, Token  # noqa: E402
 
 REGION, ACCOUNT = "us-east-1", "123456789012"
 # The account's root user, to ministack: its policies are nobody's.
@@ -51,7 +52,7 @@ class Stack:
         self.port, self.api_port = free_ports(2)
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self.url = f"http://127.0.0.1:{self.api_port}/ga4gh/wes/v1"
-        self.emulator, self.outputs = None, {}
+        self.emulator, self.outputs, self.token = None, {}, None
 
     def __enter__(self):
         try:
@@ -136,7 +137,7 @@ class Stack:
         parameters = {
             "VpcId": subnets.find(".//{*}vpcId").text,
             "SubnetIds": ",".join(each.text for each in subnets.iterfind(".//{*}subnetId")),
-            "EngineImage": IMAGE, "LogFilter": "info,stepwes=debug", "UrlSchemes": "http,https,s3", **self.parameters,
+            "EngineImage": IMAGE, "LogFilter": "info,stepwes=debug", **self.parameters,
         }
         done = subprocess.run(
             [ROOT / ".venv-package/bin/sam", "deploy", "--config-file", ROOT / "samconfig.toml",
@@ -152,8 +153,22 @@ class Stack:
         }
 
     def credentials(self):
-        """The root user's: what the API asks for is a signature of AWS's."""
-        return Signed(SigV4("execute-api", *ROOT_KEY))
+        """What the API asks for: a token where the template knows AuthMode, else a signature, here the root user's."""
+        known = yaml.safe_load((self.build / "template.yaml").read_text())["Parameters"]
+        mode = self.parameters.get("AuthMode") or known.get("AuthMode", {"Default": "iam"})["Default"]
+        if mode == "none":
+            return Nobody()
+        if mode == "iam":
+            return Signed(SigV4("execute-api", *ROOT_KEY))
+        assert mode == "token", f"nobody issues tokens here for AuthMode {mode}"
+        if self.token is None:
+            made = subprocess.run(
+                [self.engine.with_name("stepwes"), "token", "create", "tester", "--table", self.outputs["RunTableName"], "--json"],
+                env=self.aws_environment(), capture_output=True, text=True, timeout=60,
+            )
+            assert made.returncode == 0, made.stderr
+            self.token = json.loads(made.stdout)["token"]
+        return Token(self.token)
 
     def query(self, service, action, version, **parameters):
         """A call of an AWS API that takes forms and answers XML."""
