@@ -2,7 +2,7 @@
 
 import collections
 
-from conftest import Wes
+from conftest import Wes, until
 
 HELLO = b"cwlVersion: v1.2\nclass: CommandLineTool\ninputs: {}\nbaseCommand: [echo, hello]\nstdout: said\noutputs: {said: stdout}\n"
 
@@ -17,8 +17,7 @@ def test_a_run_takes_these_transitions_invocations_and_calls(stack, record_prope
     wes.complete(wes.run("hello.cwl", [("hello.cwl", HELLO)]))
     invoked, called = stack.invocations(), stack.calls()
     run_id = wes.run("hello.cwl", [("hello.cwl", HELLO)])
-    while "COMPLETE" not in stack.entered(run_id):
-        continue
+    until(lambda: "COMPLETE" in stack.entered(run_id), "the execution has ended")
     invocations = spent(invoked, stack.invocations())
     by_role = spent(called, stack.calls())
     assert stack.entered(run_id) == ["QUEUED", "Attempt?", "INITIALIZING, RUNNING", "Collect", "Ended?", "COMPLETE"]
