@@ -2,6 +2,7 @@
 //! functions. No IO: everything here is a value or a pure function.
 
 pub mod attachment;
+pub mod caller_token;
 pub mod clock;
 pub mod engines;
 pub mod error;

@@ -5,6 +5,7 @@ use std::{collections::HashMap, str::FromStr};
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, SecondsFormat, Utc};
 use stepwes_core::{
+    caller_token::SecretDigest,
     run::{RequestSummary, Run, RunId},
     run_state::RunState,
     token::AttemptToken,
@@ -12,7 +13,7 @@ use stepwes_core::{
 
 use crate::{
     error::StoreError,
-    model::{IdempotentRun, ListedRun, RunEventItem},
+    model::{IdempotentRun, ListedRun, RunEventItem, StoredToken},
     schema as at,
 };
 
@@ -206,6 +207,47 @@ pub(crate) fn decode_counts(item: &Item) -> Result<[(RunState, i64); 9], StoreEr
         *count = fields.optional(state.as_str(), Fields::number)?.unwrap_or_default();
     }
     Ok(counts)
+}
+
+/// The item of a caller's token.
+pub(crate) fn encode_token(token: &StoredToken) -> Item {
+    let mut item = key(at::TOKENS_PK, token.name.as_str());
+    let mut set = |name: &str, value: AttributeValue| {
+        item.insert(name.to_owned(), value);
+    };
+    set(at::OWNER, text(&token.owner));
+    set(at::GROUPS, texts(&token.groups));
+    set(at::SALT, text(&token.digest.salt));
+    set(at::HASH, text(&token.digest.hash));
+    set(at::CREATED_AT, text(instant(token.created_at)));
+    if let Some(end) = token.expires_at {
+        set(at::EXPIRES_AT, number(end.timestamp()));
+    }
+    if let Some(description) = &token.description {
+        set(at::DESCRIPTION, text(description));
+    }
+    item
+}
+
+/// Reads a caller's token.
+pub(crate) fn decode_token(item: &Item) -> Result<StoredToken, StoreError> {
+    let fields = Fields::of(item);
+    let expires_at = fields
+        .optional(at::EXPIRES_AT, Fields::number)?
+        .map(|seconds| {
+            DateTime::from_timestamp(seconds, 0)
+                .ok_or_else(|| fields.wrong(at::EXPIRES_AT, "it is no time"))
+        })
+        .transpose()?;
+    Ok(StoredToken {
+        name: fields.parsed(at::SK)?,
+        owner: fields.text(at::OWNER)?,
+        groups: fields.texts(at::GROUPS)?,
+        digest: SecretDigest { salt: fields.text(at::SALT)?, hash: fields.text(at::HASH)? },
+        created_at: fields.parsed(at::CREATED_AT)?,
+        expires_at,
+        description: fields.optional(at::DESCRIPTION, Fields::text)?,
+    })
 }
 
 /// An item that is being read; its errors name the item and the field.

@@ -11,6 +11,7 @@ mod create;
 mod read;
 mod remove;
 mod table;
+mod tokens;
 mod transition;
 mod write;
 
@@ -22,7 +23,7 @@ use stepwes_core::Clock;
 pub use error::StoreError;
 pub use model::{
     Change, Claim, Created, Holder, Idempotency, IdempotentRun, ListedRun, NewRun, RunEventItem,
-    RunPage, Transition,
+    RunPage, StoredToken, Transition,
 };
 
 /// The run table. Cheap to clone: the clones share their client.

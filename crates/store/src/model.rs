@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use stepwes_core::{
+    caller_token::{SecretDigest, TokenName},
     run::{RequestSummary, Run, RunId},
     run_state::{Refusal, RunState},
     task::RefusedReason,
@@ -194,4 +195,32 @@ pub struct RunEventItem {
     pub end_time: Option<DateTime<Utc>>,
     /// Whether `outputs.json` had been written ([`stepwes_core::keys::outputs_json`]).
     pub has_outputs: bool,
+}
+
+/// A caller's token as the table keeps it: everything but its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredToken {
+    /// Its name.
+    pub name: TokenName,
+    /// Whom it speaks for.
+    pub owner: String,
+    /// The groups that its owner is in.
+    pub groups: Vec<String>,
+    /// By which its secret is known again.
+    pub digest: SecretDigest,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// From when on it counts no more, in whole seconds; never when none.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// What it is for.
+    pub description: Option<String>,
+}
+
+impl StoredToken {
+    /// Whether it counts no more at that time. DynamoDB removes expired items within days, not at
+    /// once.
+    #[must_use]
+    pub fn has_expired(&self, now: DateTime<Utc>) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
+    }
 }

@@ -203,7 +203,7 @@ impl RunStore {
             .consistent_read(true)
     }
 
-    fn query(&self) -> QueryFluentBuilder {
+    pub(crate) fn query(&self) -> QueryFluentBuilder {
         self.client.query().table_name(&self.table)
     }
 }
@@ -230,7 +230,7 @@ async fn first(query: QueryFluentBuilder, limit: usize) -> Result<Vec<Item>, Sto
 }
 
 /// Every item.
-async fn all(query: QueryFluentBuilder) -> Result<Vec<Item>, StoreError> {
+pub(crate) async fn all(query: QueryFluentBuilder) -> Result<Vec<Item>, StoreError> {
     let mut pages = query.into_paginator().items().send();
     let mut items = Vec::new();
     while let Some(item) = pages.next().await {

@@ -29,9 +29,12 @@ pub const IDEMPOTENCY_SK: &str = "IDEM";
 /// The partition key of the counts.
 pub const COUNTS_PK: &str = "COUNTS";
 
+/// The partition key of callers' tokens, each under its name: the one that the authorizer may read.
+pub const TOKENS_PK: &str = "TOKENS";
+
 /// The run's id (run, event and idempotency items).
 pub const RUN_ID: &str = "run_id";
-/// The run's owner (run, event and idempotency items).
+/// The run's owner (run, event and idempotency items); whom a caller's token speaks for.
 pub const OWNER: &str = "owner";
 /// `<owner>#<shard>`, the partition key of [`BY_OWNER`].
 pub const OWNER_SHARD: &str = "owner_shard";
@@ -57,7 +60,7 @@ pub const WORKFLOW_ENGINE: &str = "workflow_engine";
 pub const WORKFLOW_URL: &str = "workflow_url";
 /// The caller's tags, a JSON object as text: a map attribute could not hold an empty name.
 pub const TAGS: &str = "tags";
-/// When the run was submitted.
+/// When the run was submitted, or the token made.
 pub const CREATED_AT: &str = "created_at";
 /// When the run last changed state, the sort key of [`BY_STATE`].
 pub const UPDATED_AT: &str = "updated_at";
@@ -89,6 +92,14 @@ pub const CHANGE_ID: &str = "change_id";
 pub const IDEMPOTENCY_KEY: &str = "idempotency_key";
 /// What tells a request from others under the same idempotency key.
 pub const FINGERPRINT: &str = "fingerprint";
+/// A token's groups.
+pub const GROUPS: &str = "groups";
+/// What was digested before a token's secret, in hexadecimal.
+pub const SALT: &str = "salt";
+/// SHA-256 of the salt and a token's secret, in hexadecimal.
+pub const HASH: &str = "hash";
+/// What a token is for.
+pub const DESCRIPTION: &str = "description";
 /// The table's TTL attribute, in seconds since 1970.
 pub const EXPIRES_AT: &str = "expires_at";
 

@@ -10,4 +10,5 @@ mod removal;
 mod requests;
 mod support;
 mod table;
+mod tokens;
 mod transitions;
