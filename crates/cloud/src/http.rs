@@ -7,6 +7,6 @@ mod frame;
 pub mod routes;
 
 pub use base_url::{BaseUrl, HasPublicUrl, StagePrefix};
-pub use caller::{Caller, Params};
+pub use caller::{Caller, Callers, HasCallers, Params};
 pub use error::{Behind, HttpError, api_error};
 pub use frame::{LoggedRun, REQUEST_ID_HEADER, RequestId, frame};

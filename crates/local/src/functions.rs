@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use axum::Router;
 use chrono::TimeDelta;
-use stepwes_cloud::{Aws, http::frame};
+use stepwes_cloud::{
+    Aws,
+    http::{Callers, frame},
+};
 use stepwes_core::engines::Engines;
 
 use crate::{
@@ -105,6 +108,7 @@ pub(crate) fn api(
     engines: Engines,
     presign_url: &str,
 ) -> Router {
+    let callers = Callers::anonymous();
     let submit = stepwes_submit::State::new(
         aws,
         stepwes_submit::Settings {
@@ -118,10 +122,12 @@ pub(crate) fn api(
                 ..stepwes_submit::Limits::default()
             },
             idempotency: TimeDelta::days(stepwes_submit::Settings::IDEMPOTENCY_DAYS.into()),
+            callers: callers.clone(),
         },
     );
     let mut settings =
         stepwes_status::Settings::new(arn::TABLE.to_owned(), arn::BUCKET.to_owned(), engines);
+    settings.callers = callers.clone();
     settings.public_url.clone_from(&options.public_url);
     settings.presign_url = Some(presign_url.to_owned());
     let status = stepwes_status::State::new(aws, settings);
@@ -131,6 +137,7 @@ pub(crate) fn api(
             table: arn::TABLE.to_owned(),
             state_machine_arn: arn::STATE_MACHINE.to_owned(),
             cluster: arn::CLUSTER.to_owned(),
+            callers: callers.clone(),
         },
     );
     frame(

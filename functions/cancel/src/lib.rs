@@ -21,7 +21,7 @@ use stepwes_cloud::{
     ecs::Tasks,
     env::{self, SettingError},
     executions,
-    http::{Caller, HttpError, Params, api_error, routes},
+    http::{Caller, Callers, HasCallers, HttpError, Params, api_error, routes},
     sdk::whole,
 };
 use stepwes_core::{ApiError, Run, RunEvent, RunId, RunState, wes::RunIdResponse};
@@ -36,18 +36,21 @@ pub struct Settings {
     pub state_machine_arn: String,
     /// The ECS cluster that tasks run in (`STEPWES_CLUSTER`).
     pub cluster: String,
+    /// How callers are known ([`Callers::from_env`]).
+    pub callers: Callers,
 }
 
 impl Settings {
     /// From the environment variables named at the fields.
     ///
     /// # Errors
-    /// [`SettingError`] naming the variable that is missing.
+    /// [`SettingError`] naming the variable that is missing or cannot be read.
     pub fn from_env() -> Result<Self, SettingError> {
         Ok(Self {
             table: env::required("STEPWES_TABLE")?,
             state_machine_arn: env::required("STEPWES_STATE_MACHINE_ARN")?,
             cluster: env::required("STEPWES_CLUSTER")?,
+            callers: Callers::from_env()?,
         })
     }
 }
@@ -75,6 +78,12 @@ impl State {
             tasks: Tasks::new(aws.ecs(), &settings.cluster),
             settings: Arc::new(settings),
         }
+    }
+}
+
+impl HasCallers for State {
+    fn callers(&self) -> &Callers {
+        &self.settings.callers
     }
 }
 

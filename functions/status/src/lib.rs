@@ -15,7 +15,7 @@ use axum::{Router, routing::get};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 use stepwes_cloud::{
     Aws,
-    http::{HasPublicUrl, routes},
+    http::{Callers, HasCallers, HasPublicUrl, routes},
     objects::Objects,
 };
 use stepwes_store::RunStore;
@@ -49,6 +49,12 @@ impl State {
 impl HasPublicUrl for State {
     fn public_url(&self) -> Option<&str> {
         self.settings.public_url.as_deref()
+    }
+}
+
+impl HasCallers for State {
+    fn callers(&self) -> &Callers {
+        &self.settings.callers
     }
 }
 

@@ -11,13 +11,15 @@ use stepwes_cloud::{
     objects::{Limited, ObjectError},
 };
 use stepwes_core::{
-    Run, RunId,
+    ApiError, Run, RunId,
+    caller_token::check_owner,
     clock::wes_time,
     keys::{self, LogStream},
     request::StoredRequest,
     run::CollectedOutputs,
     wes::{Log, RunListResponse, RunLog, RunRequestView, RunStatus, RunSummary},
 };
+use url::form_urlencoded;
 
 use crate::{
     State,
@@ -28,8 +30,9 @@ use crate::{
 /// to be read at all.
 const READ_FACTOR: u64 = 16;
 
-/// WES `ListRuns`: the caller's own runs, newest first. A page token is the last id of the page
-/// before, so that new runs shift nothing.
+/// WES `ListRuns`: the caller's own runs, newest first; for one who sees all, those of `owner`
+/// when that is given. A page token is the last id of the page before, so that new runs shift
+/// nothing.
 pub(crate) async fn list_runs(
     FromState(state): FromState<State>,
     caller: Caller,
@@ -41,7 +44,18 @@ pub(crate) async fn list_runs(
         Some(token) => Some(token.parse::<RunId>().map_err(|_| bad_token())?),
         None => None,
     };
-    let found = state.store.list(&caller.owner, page.size, after).await?;
+    let owner = match owner_asked_for(query.as_deref())? {
+        Some(owner) if owner == caller.owner || caller.sees_all => owner,
+        // The same whether there is such an owner or not.
+        Some(_) => {
+            return Err(ApiError::Forbidden(
+                "only the service's administrators list the runs of other owners; leave owner out to list yours".to_owned(),
+            )
+            .into());
+        }
+        None => caller.owner,
+    };
+    let found = state.store.list(&owner, page.size, after).await?;
     let mut runs: Vec<_> = found
         .runs
         .into_iter()
@@ -59,6 +73,21 @@ pub(crate) async fn list_runs(
         found.next.map(|run_id| run_id.to_string())
     };
     Ok(Json(RunListResponse { runs, next_page_token: next_page_token.unwrap_or_default() }))
+}
+
+/// The `owner` of a query string; none when it is empty.
+fn owner_asked_for(query: Option<&str>) -> Result<Option<String>, ApiError> {
+    let mut owners = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .filter(|(name, _)| name == "owner")
+        .map(|(_, value)| value.into_owned());
+    let owner = owners.next().filter(|owner| !owner.is_empty());
+    if owners.next().is_some() {
+        return Err(ApiError::BadRequest("owner may be given once".to_owned()));
+    }
+    if let Some(owner) = &owner {
+        check_owner(owner).map_err(|error| ApiError::BadRequest(error.to_string()))?;
+    }
+    Ok(owner)
 }
 
 /// WES `GetRunStatus`.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::Deserialize;
 use stepwes_cloud::{
     env::{self, SettingError},
+    http::Callers,
     objects::MAX_EXPIRY,
 };
 use stepwes_core::{engines::Engines, wes::Organization};
@@ -28,6 +29,8 @@ pub struct Settings {
     /// The S3 endpoint in presigned URLs (`STEPWES_PRESIGN_URL`), when callers reach S3 by another
     /// than we do.
     pub presign_url: Option<String>,
+    /// How callers are known ([`Callers::from_env`]).
+    pub callers: Callers,
     /// How much one answer holds.
     pub limits: Limits,
     /// How long a presigned URL lives; at most [`MAX_EXPIRY`].
@@ -118,6 +121,7 @@ impl Settings {
             service: ServiceSettings::default(),
             public_url: None,
             presign_url: None,
+            callers: Callers::anonymous(),
             limits: Limits::default(),
             presign_expiry: MAX_EXPIRY,
         }
@@ -140,6 +144,7 @@ impl Settings {
         if env::optional("STEPWES_SERVICE").is_some() {
             settings.service = env::json("STEPWES_SERVICE")?;
         }
+        settings.callers = Callers::from_env()?;
         settings.public_url = env::optional("STEPWES_PUBLIC_URL");
         settings.presign_url = env::optional("STEPWES_PRESIGN_URL");
         Ok(settings)

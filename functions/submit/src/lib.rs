@@ -15,7 +15,7 @@ use axum::{
 use http::HeaderMap;
 use stepwes_cloud::{
     Aws,
-    http::{Caller, HttpError, LoggedRun, routes},
+    http::{Caller, Callers, HasCallers, HttpError, LoggedRun, routes},
     objects::Objects,
 };
 use stepwes_core::{ApiError, Clock, IdGenerator, RandomIds, SystemClock, wes::RunIdResponse};
@@ -56,6 +56,12 @@ impl State {
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
         }
+    }
+}
+
+impl HasCallers for State {
+    fn callers(&self) -> &Callers {
+        &self.settings.callers
     }
 }
 

@@ -1,7 +1,10 @@
 //! What the operator decides about submissions.
 
 use chrono::TimeDelta;
-use stepwes_cloud::env::{self, SettingError};
+use stepwes_cloud::{
+    env::{self, SettingError},
+    http::Callers,
+};
 use stepwes_core::engines::Engines;
 
 /// The settings of submit.
@@ -21,6 +24,8 @@ pub struct Settings {
     pub limits: Limits,
     /// How long an idempotency key counts (`STEPWES_IDEMPOTENCY_DAYS`).
     pub idempotency: TimeDelta,
+    /// How callers are known ([`Callers::from_env`]).
+    pub callers: Callers,
 }
 
 /// How large a request may be.
@@ -92,6 +97,7 @@ impl Settings {
                 ..Limits::default()
             },
             idempotency: TimeDelta::days(days.into()),
+            callers: Callers::from_env()?,
         })
     }
 }

@@ -35,8 +35,11 @@ pub const OUTPUTS_JSON: &str = "/ga4gh/wes/v1/runs/{run_id}/outputs.json";
 const READ: &str = "GET, HEAD";
 const WRITE: &str = "POST";
 
+/// The paths that ask for no caller: what the service is, and that it is there.
+pub const OPEN: [&str; 3] = [HOME, HEALTH, SERVICE_INFO];
+
 /// Every path with the methods that `Allow` names.
-const TABLE: [(&str, &str); 14] = [
+pub const TABLE: [(&str, &str); 14] = [
     (HOME, READ),
     (HEALTH, READ),
     (SERVICE_INFO, READ),
@@ -103,6 +106,15 @@ mod tests {
             assert!(declared.contains(&path.as_str()), "{path} is not in the contract");
         }
         assert_eq!(declared.len(), served.len());
+    }
+
+    #[test]
+    fn every_path_that_has_a_name_is_in_the_table() {
+        let named = include_str!("routes.rs")
+            .lines()
+            .filter(|line| line.starts_with("pub const ") && line.contains(": &str = "))
+            .count();
+        assert_eq!(named, TABLE.len());
     }
 
     #[test]

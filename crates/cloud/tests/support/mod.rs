@@ -393,7 +393,7 @@ pub(crate) fn request(owner: &str, method: &str, path: &str) -> http::request::B
         .uri(path)
         .header("host", "wes.example.org")
         .header("x-request-id", "request-1")
-        .extension(stepwes_cloud::http::Caller { owner: owner.to_owned() })
+        .extension(stepwes_cloud::http::Caller::named(owner))
 }
 
 /// Sends a GET.

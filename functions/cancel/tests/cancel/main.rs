@@ -8,6 +8,7 @@ use std::sync::Arc;
 use axum::{Router, body::Body};
 use serde_json::json;
 use stepwes_cancel::{Settings, State, router};
+use stepwes_cloud::http::{Caller, Callers};
 use stepwes_core::{Run, RunEvent, RunState};
 use stepwes_store::Change;
 
@@ -24,6 +25,7 @@ fn routes(world: &World) -> Router {
             table: TABLE.to_owned(),
             state_machine_arn: MACHINE.to_owned(),
             cluster: CLUSTER.to_owned(),
+            callers: Callers::by_jwt(),
         }),
     })
 }
@@ -174,4 +176,18 @@ async fn the_sample_events_of_api_gateway_are_answered() {
     assert_eq!(state_of(&world, &run).await, RunState::Canceling);
     let event = include_str!("../../../../events/cancel/cancel-run-unknown.json");
     assert_eq!(send_event(&routes(&world), event).await.status, 404);
+}
+
+#[tokio::test]
+async fn an_administrator_cancels_anybodys_run_and_nobody_none() {
+    let world = World::new().await;
+    let run = world.claimed("ada").await;
+    let path = format!("/ga4gh/wes/v1/runs/{}/cancel", run.run_id);
+    let nobody = http::Request::post(&path).body(Body::empty()).expect("a request");
+    assert_eq!(send(&routes(&world), nobody).await.status, 401);
+    assert_eq!(state_of(&world, &run).await, RunState::Initializing);
+    let admin = Caller { owner: "root".to_owned(), sees_all: true };
+    let request = http::Request::post(&path).extension(admin).body(Body::empty());
+    assert_eq!(send(&routes(&world), request.expect("a request")).await.status, 200);
+    assert_eq!(state_of(&world, &run).await, RunState::Canceling);
 }

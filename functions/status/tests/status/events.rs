@@ -82,3 +82,24 @@ async fn names_that_api_gateway_has_decoded_are_found() {
     let answer: Answer = event!(&world, "get-output");
     assert!(answer.header("location").contains("50%25%20of%20%231.txt"), "{answer:?}");
 }
+
+#[tokio::test]
+async fn an_event_without_an_identity_is_refused_unless_it_asks_for_no_caller() {
+    let world = world().await;
+    for (event, status) in [
+        (include_str!("../../../../events/status/home.json"), 200),
+        (include_str!("../../../../events/status/health.json"), 200),
+        (include_str!("../../../../events/status/service-info.json"), 200),
+        (include_str!("../../../../events/status/list-runs.json"), 401),
+        (include_str!("../../../../events/status/get-run-log.json"), 401),
+        (include_str!("../../../../events/status/unknown-path.json"), 404),
+    ] {
+        let mut event: serde_json::Value = serde_json::from_str(event).expect("JSON");
+        let context = event["requestContext"].as_object_mut().expect("a context");
+        context.remove("authorizer");
+        let answer = send_event(&routes(&world), &event.to_string()).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        let challenge = if status == 401 { "Bearer" } else { "" };
+        assert_eq!(answer.header("www-authenticate"), challenge);
+    }
+}

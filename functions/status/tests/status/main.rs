@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use serde_json::Value;
+use stepwes_cloud::http::Callers;
 use stepwes_core::{
     Run, RunEvent,
     engines::{Engine, Engines},
@@ -30,6 +31,7 @@ const BASE: &str = "/ga4gh/wes/v1";
 fn settings() -> Settings {
     let engines = Engines::new(vec![Engine::cwltool(vec!["3.1".to_owned()])]);
     Settings {
+        callers: Callers::by_jwt(),
         limits: Limits {
             default_page_size: 3,
             max_page_size: 10,

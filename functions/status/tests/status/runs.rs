@@ -2,12 +2,13 @@
 
 use http::header;
 use serde_json::{Value, json};
+use stepwes_cloud::http::Caller;
 use stepwes_core::{RunEvent, RunState, keys};
 use stepwes_store::Change;
 
 use crate::{
     BASE, complete, path, put_request, routes, routes_with, settings,
-    support::{World, get, request, run_id, send},
+    support::{Answer, World, get, request, run_id, send},
 };
 use axum::body::Body;
 
@@ -223,4 +224,57 @@ async fn a_bucket_that_fails_is_not_shown() {
     let answer = get(&routes(&world), "ada", &path(&run, "")).await;
     assert_eq!(answer.status, 500);
     insta::assert_json_snapshot!("internal", answer.json());
+}
+
+/// Who sees everybody's runs.
+fn admin() -> Caller {
+    Caller { owner: "root".to_owned(), sees_all: true }
+}
+
+async fn list_as(world: &World, caller: Caller, query: &str) -> Answer {
+    let path = format!("{BASE}/runs?{query}");
+    let request = request("", "GET", &path).extension(caller).body(Body::empty());
+    send(&routes(world), request.expect("a request")).await
+}
+
+#[tokio::test]
+async fn an_administrator_lists_any_owners_runs_and_reads_them() {
+    let world = World::new().await;
+    let ada = world.queued("ada").await;
+    let odd = world.queued("a&b #1|ä").await;
+    let root = world.queued("root").await;
+    for (query, expected) in [
+        ("owner=ada", vec![&ada]),
+        ("owner=a%26b+%231%7C%C3%A4", vec![&odd]),
+        ("owner=nobody", vec![]),
+        ("owner=", vec![&root]),
+        ("", vec![&root]),
+    ] {
+        let page = list_as(&world, admin(), query).await.json();
+        let expected: Vec<_> = expected.iter().map(|run| run.run_id.to_string()).collect();
+        assert_eq!(ids(&page), expected, "{query}");
+    }
+    let request = request("", "GET", &path(&ada, "")).extension(admin()).body(Body::empty());
+    assert_eq!(send(&routes(&world), request.expect("a request")).await.status, 200);
+}
+
+#[tokio::test]
+async fn others_list_their_own_runs_and_learn_nothing_of_other_owners() {
+    let world = World::new().await;
+    let run = world.queued("ada").await;
+    let mine = list_as(&world, Caller::named("ada"), "owner=ada").await.json();
+    assert_eq!(ids(&mine), [run.run_id.to_string()]);
+    let known = list_as(&world, Caller::named("eve"), "owner=ada").await;
+    let unknown = list_as(&world, Caller::named("eve"), "owner=nobody").await;
+    assert_eq!((known.status, unknown.status), (403, 403));
+    assert_eq!(known.body, unknown.body);
+}
+
+#[tokio::test]
+async fn an_owner_that_could_be_none_is_a_bad_request() {
+    let world = World::new().await;
+    let long = format!("owner={}", "x".repeat(1025));
+    for query in ["owner=a&owner=a", "owner=a%00", long.as_str()] {
+        assert_eq!(list_as(&world, admin(), query).await.status, 400, "{query}");
+    }
 }

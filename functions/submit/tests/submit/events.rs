@@ -38,3 +38,13 @@ async fn another_content_type_is_refused() {
     let event = include_str!("../../../../events/submit/run-workflow-unsupported.json");
     assert_eq!(send_event(&routes(&world), event).await.status, 415);
 }
+
+#[tokio::test]
+async fn an_event_without_an_identity_is_refused_and_leaves_nothing() {
+    let world = World::new().await;
+    let event = include_str!("../../../../events/submit/run-workflow-json.json");
+    let mut event: Value = serde_json::from_str(event).expect("JSON");
+    event["requestContext"].as_object_mut().expect("a context").remove("authorizer");
+    assert_eq!(send_event(&routes(&world), &event.to_string()).await.status, 401);
+    assert_eq!((world.items().await, world.keys().len()), (0, 0));
+}

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use axum::{Router, body::Body};
 use chrono::TimeDelta;
+use stepwes_cloud::http::Callers;
 use stepwes_core::{
     RunId,
     engines::{Engine, Engines},
@@ -32,6 +33,7 @@ fn settings() -> Settings {
         schemes: Settings::SCHEMES.map(str::to_owned).to_vec(),
         limits: Limits::default(),
         idempotency: TimeDelta::days(7),
+        callers: Callers::by_jwt(),
     }
 }
 
