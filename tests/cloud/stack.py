@@ -52,7 +52,7 @@ class Stack:
         self.port, self.api_port = free_ports(2)
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self.url = f"http://127.0.0.1:{self.api_port}/ga4gh/wes/v1"
-        self.emulator, self.outputs, self.token = None, {}, None
+        self.emulator, self.outputs, self.callers = None, {}, {}
 
     def __enter__(self):
         try:
@@ -152,23 +152,30 @@ class Stack:
             each.find("{*}OutputKey").text: each.find("{*}OutputValue").text for each in described.iterfind(".//{*}Outputs/{*}member")
         }
 
-    def credentials(self):
-        """What the API asks for: a token where the template knows AuthMode, else a signature, here the root user's."""
+    def credentials(self, name="tester"):
+        """Those of a caller of this name, as the API asks for them: a token where the template knows AuthMode, else the
+        key of an IAM user who may call the API and nothing else."""
         known = yaml.safe_load((self.build / "template.yaml").read_text())["Parameters"]
         mode = self.parameters.get("AuthMode") or known.get("AuthMode", {"Default": "iam"})["Default"]
-        if mode == "none":
-            return Nobody()
-        if mode == "iam":
-            return Signed(SigV4("execute-api", *ROOT_KEY))
-        assert mode == "token", f"nobody issues tokens here for AuthMode {mode}"
-        if self.token is None:
-            made = subprocess.run(
-                [self.engine.with_name("stepwes"), "token", "create", "tester", "--table", self.outputs["RunTableName"], "--json"],
-                env=self.aws_environment(), capture_output=True, text=True, timeout=60,
-            )
-            assert made.returncode == 0, made.stderr
-            self.token = json.loads(made.stdout)["token"]
-        return Token(self.token)
+        if name not in self.callers:
+            assert mode in ("token", "iam", "none"), f"nobody issues tokens here for AuthMode {mode}"
+            self.callers[name] = {"token": self.new_token, "iam": self.new_user, "none": lambda _: Nobody()}[mode](name)
+        return self.callers[name]
+
+    def new_token(self, name):
+        made = subprocess.run(
+            [self.engine.with_name("stepwes"), "token", "create", name, "--table", self.outputs["RunTableName"], "--json"],
+            env=self.aws_environment(), capture_output=True, text=True, timeout=60,
+        )
+        assert made.returncode == 0, made.stderr
+        return Token(json.loads(made.stdout)["token"])
+
+    def new_user(self, name):
+        policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "execute-api:Invoke", "Resource": "*"}]}
+        self.query("iam", "CreateUser", "2010-05-08", UserName=name)
+        self.query("iam", "PutUserPolicy", "2010-05-08", UserName=name, PolicyName="call", PolicyDocument=json.dumps(policy))
+        key = self.query("iam", "CreateAccessKey", "2010-05-08", UserName=name)
+        return Signed(SigV4("execute-api", key.findtext(".//{*}AccessKeyId"), key.findtext(".//{*}SecretAccessKey")))
 
     def query(self, service, action, version, **parameters):
         """A call of an AWS API that takes forms and answers XML."""
