@@ -95,10 +95,6 @@ class Signed(Nobody):
     def __init__(self, auth):
         self.requests = auth
 
-    def curl(self):
-        key, secret = self.requests.id, self.requests.secret
-        return ["--aws-sigv4", f"aws:amz:{self.requests.region}:execute-api", "--user", f"{key}:{secret}"]
-
 
 def from_environment():
     """Those for the service that STEPWES_TEST_URL names."""

@@ -59,6 +59,8 @@ def test_wes_client_submits_and_waits(service, counting):
 
 def test_curl_as_in_toils_documentation(service, tmp_path):
     """docs: "Submitting a Workflow" of Toil's WES server, the host aside."""
+    if not service.credentials.plain:
+        pytest.skip("the API wants signatures of AWS's, and curl (--aws-sigv4) leaves a form out of what it signs")
     (tmp_path / "example.cwl").write_text(
         "cwlVersion: v1.0\nclass: CommandLineTool\nbaseCommand: echo\nstdout: output.txt\n"
         "inputs:\n  message:\n    type: string\n    inputBinding:\n      position: 1\noutputs:\n  output:\n    type: stdout\n"
