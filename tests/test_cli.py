@@ -43,7 +43,7 @@ class Foreign:
     RUN = "/runs/r1"
 
     def __init__(self):
-        self.answers, self.seen, self.lock = {}, [], threading.Lock()
+        self.answers, self.seen, self.queries, self.lock = {}, [], {}, threading.Lock()
         foreign = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -54,8 +54,9 @@ class Foreign:
                         body += self.rfile.read(size)
                         self.rfile.readline()
                     self.rfile.readline()
-                path = self.path.split("?")[0].removeprefix("/ga4gh/wes/v1")
+                path, _, query = self.path.removeprefix("/ga4gh/wes/v1").partition("?")
                 with foreign.lock:
+                    foreign.queries[self.command, path] = query
                     foreign.seen.append((self.command, path, self.headers, body))
                     answers = foreign.answers.get((self.command, path)) or [(404, {"msg": "no such thing"})]
                     answer = answers.pop(0) if len(answers) > 1 else answers[0]
@@ -294,7 +295,7 @@ def test_serve_says_why_it_cannot_start(tmp_path, foreign):
     done = subprocess.run([str(BIN), "serve", "--dir", tmp_path / "file"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "file" in done.stderr and "hint:" in done.stderr
     done = subprocess.run([str(BIN), "serve", "--host", "0.0.0.0", "--dir", tmp_path / "s"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and "--no-auth" in done.stderr
+    assert done.returncode == 1 and "stepwes token create" in done.stderr and "--auth none" in done.stderr
 
 
 def test_an_interrupt_at_the_question_ends_the_command_at_once(service, gate, tmp_path):

@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Outputs(OutputsArgs),
     /// Show what a service is and what it runs
     Info(InfoArgs),
+    /// Say who may call a service: make, list and revoke tokens
+    Token(TokenArgs),
 }
 
 /// Which WES server, and as whom.
@@ -48,6 +50,10 @@ pub(crate) struct ServerArgs {
     /// Send this name and password (basic authentication) [env: STEPWES_USER]
     #[arg(long, value_name = "NAME:PASSWORD", help_heading = "Server")]
     pub(crate) user: Option<String>,
+    /// Sign requests with the AWS credentials of the environment, for a deployed stack whose
+    /// AuthMode is iam
+    #[arg(long, help_heading = "Server", conflicts_with_all = ["token", "user"])]
+    pub(crate) aws: bool,
     /// Print JSON instead of text
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
@@ -109,6 +115,15 @@ impl Container {
     }
 }
 
+/// How callers of `stepwes serve` say who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AuthArg {
+    /// By a token of `stepwes token create`
+    Token,
+    /// Not at all: whoever reaches the server can run programs on this machine
+    None,
+}
+
 /// `stepwes serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
@@ -121,9 +136,13 @@ pub(crate) struct ServeArgs {
     /// The URL under which callers reach this server, when it is not http://HOST:PORT
     #[arg(long, value_name = "URL")]
     pub(crate) public_url: Option<String>,
-    /// Let everybody who reaches the address run programs on this machine
-    #[arg(long)]
-    pub(crate) no_auth: bool,
+    /// How callers say who they are [default: not at all on a loopback address, by tokens
+    /// elsewhere]
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub(crate) auth: Option<AuthArg>,
+    /// Members of this group see and cancel everybody's runs
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) admin_group: Option<String>,
     /// Cancel every run that is still going on, wait until it is gone, and end
     #[arg(long)]
     pub(crate) stop_runs: bool,
@@ -209,6 +228,9 @@ pub(crate) struct ListArgs {
     /// How many runs to show at most
     #[arg(short = 'n', long, default_value_t = 20)]
     pub(crate) limit: usize,
+    /// List this owner's runs, as a member of the service's admin group
+    #[arg(long, value_name = "OWNER")]
+    pub(crate) owner: Option<String>,
     /// The server.
     #[command(flatten)]
     pub(crate) server: ServerArgs,
@@ -273,4 +295,77 @@ pub(crate) struct InfoArgs {
     /// The server.
     #[command(flatten)]
     pub(crate) server: ServerArgs,
+}
+
+/// `stepwes token`.
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: TokenCommand,
+}
+
+/// What can be done with tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token and show it, once
+    Create(TokenCreateArgs),
+    /// List the tokens that there are, without their secrets
+    List(TokenListArgs),
+    /// Remove a token, so that it lets nobody in
+    Revoke(TokenRevokeArgs),
+}
+
+/// Where a service keeps its tokens.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TokenPlace {
+    /// The folder of `stepwes serve`, whether a server runs there or not [default: .stepwes]
+    #[arg(long, value_name = "DIR", help_heading = "Service", conflicts_with = "table")]
+    pub(crate) dir: Option<PathBuf>,
+    /// The run table of a deployed stack, reached with the AWS credentials of the environment
+    #[arg(long, value_name = "TABLE", help_heading = "Service")]
+    pub(crate) table: Option<String>,
+    /// Print JSON instead of text
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+}
+
+/// `stepwes token create`.
+#[derive(Debug, Args)]
+pub(crate) struct TokenCreateArgs {
+    /// The token's name: lower-case letters, digits and hyphens
+    pub(crate) name: String,
+    /// Whose runs it makes and sees [default: the token's name]
+    #[arg(long)]
+    pub(crate) owner: Option<String>,
+    /// A group that its owner is in; may be given again
+    #[arg(long = "group", value_name = "GROUP")]
+    pub(crate) groups: Vec<String>,
+    /// After how many days it lets nobody in any more [default: never]
+    #[arg(long, value_name = "N")]
+    pub(crate) expires_days: Option<u32>,
+    /// What it is for
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) description: Option<String>,
+    /// The service.
+    #[command(flatten)]
+    pub(crate) place: TokenPlace,
+}
+
+/// `stepwes token list`.
+#[derive(Debug, Args)]
+pub(crate) struct TokenListArgs {
+    /// The service.
+    #[command(flatten)]
+    pub(crate) place: TokenPlace,
+}
+
+/// `stepwes token revoke`.
+#[derive(Debug, Args)]
+pub(crate) struct TokenRevokeArgs {
+    /// The token's name
+    pub(crate) name: String,
+    /// The service.
+    #[command(flatten)]
+    pub(crate) place: TokenPlace,
 }

@@ -1,6 +1,6 @@
 //! A client of any WES 1.1 server: the API's calls, with errors a person can act on.
 
-use std::{future::Future, net::IpAddr, time::Duration};
+use std::{future::Future, net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header, multipart};
@@ -13,6 +13,7 @@ use stepwes_core::{
 
 use crate::{
     args::{ServerArgs, environment},
+    sign::Signer,
     ui::hint,
     workflow::Submission,
 };
@@ -32,12 +33,17 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The longest pause that a server may ask for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
+/// How many redirects are followed (as many as reqwest does).
+const MOST_REDIRECTS: usize = 10;
+
 /// A WES server and the credentials to use there.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     http: reqwest::Client,
     base: String,
     auth: Auth,
+    /// Signs the requests to the server, when that is asked for.
+    signer: Option<Arc<Signer>>,
     tries: u32,
 }
 
@@ -175,7 +181,7 @@ impl Failure {
 
 impl Client {
     /// A client of the server that the arguments name, or of `fallback`.
-    pub(crate) fn new(args: &ServerArgs, fallback: Option<&str>) -> anyhow::Result<Self> {
+    pub(crate) async fn new(args: &ServerArgs, fallback: Option<&str>) -> anyhow::Result<Self> {
         let Some(url) = args.url().or_else(|| fallback.map(str::to_owned)) else {
             return Err(hint(
                 "no WES server is named",
@@ -191,8 +197,14 @@ impl Client {
         }
         let base =
             if url.ends_with(BASE_PATH) { url.to_owned() } else { format!("{url}{BASE_PATH}") };
-        let auth = Auth::choose(args, environment)?;
         let mut http = reqwest::Client::builder();
+        let (auth, signer) = if args.aws {
+            // What signs a request has to see where it goes: see `Client::follow`.
+            http = http.redirect(reqwest::redirect::Policy::none());
+            (Auth::None, Some(Arc::new(Signer::of_environment(&base).await?)))
+        } else {
+            (Auth::choose(args, environment)?, None)
+        };
         if is_loopback(url) {
             http = http.no_proxy();
         }
@@ -202,7 +214,7 @@ impl Client {
             .user_agent(concat!("stepwes/", env!("CARGO_PKG_VERSION")))
             .build()
             .context("the HTTP client cannot be set up")?;
-        Ok(Self { http, base, auth, tries: TRIES })
+        Ok(Self { http, base, auth, signer, tries: TRIES })
     }
 
     /// The same client for a run that goes on meanwhile: it bears a longer absence of the server.
@@ -219,12 +231,60 @@ impl Client {
     /// a server hands out may lead anywhere.
     fn request(&self, method: Method, url: &str) -> RequestBuilder {
         let request = self.http.request(method, url);
-        let origin = |url: &str| url::Url::parse(url).ok().map(|url| url.origin());
         match &self.auth {
-            _ if origin(url) != origin(&self.base) => request,
+            _ if !self.is_servers(url) => request,
             Auth::None => request,
             Auth::Bearer(token) => request.bearer_auth(token),
             Auth::Basic { name, password } => request.basic_auth(name, Some(password)),
+        }
+    }
+
+    /// Whether a URL is of the server that the credentials are for.
+    fn is_servers(&self, url: &str) -> bool {
+        let origin = |url: &str| url::Url::parse(url).ok().map(|url| url.origin());
+        origin(url) == origin(&self.base)
+    }
+
+    /// Sends a request and follows redirects. A signature is for one request: each that goes to
+    /// the server gets its own, and what leads elsewhere, such as to S3, gets nothing of it.
+    async fn follow(&self, request: RequestBuilder, signer: &Signer) -> Result<Response, Failure> {
+        let mut request = request.build().map_err(Failure::for_good)?;
+        for _ in 0..MOST_REDIRECTS {
+            if self.is_servers(request.url().as_str()) {
+                signer.sign(&mut request).await.map_err(Failure::for_good)?;
+            }
+            let may_follow = *request.method() == Method::GET;
+            let range = request.headers().get(header::RANGE).cloned();
+            let response = self.http.execute(request).await.map_err(|error| self.unsent(error))?;
+            let next = response
+                .headers()
+                .get(header::LOCATION)
+                .and_then(|location| response.url().join(location.to_str().ok()?).ok())
+                .filter(|_| may_follow && response.status().is_redirection());
+            let Some(next) = next else { return Ok(response) };
+            request = reqwest::Request::new(Method::GET, next);
+            if let Some(range) = range {
+                request.headers_mut().insert(header::RANGE, range);
+            }
+        }
+        Err(Failure::for_good(anyhow::anyhow!("{} redirects without end", self.base)))
+    }
+
+    /// What it means that no answer came.
+    fn unsent(&self, error: reqwest::Error) -> Failure {
+        if error.is_connect() {
+            return Failure::passing(hint(
+                format!("no server answers at {}: {}", self.base, innermost(&error)),
+                "check --url (or STEPWES_URL), and that the server runs: `stepwes serve` starts one",
+            ));
+        }
+        let settled = error.is_builder() || error.is_redirect() || error.is_body();
+        let error = anyhow::Error::new(error.without_url())
+            .context(format!("the request to {} failed", self.base));
+        if settled {
+            Failure::for_good(error)
+        } else {
+            Failure { unsure: true, ..Failure::passing(error) }
         }
     }
 
@@ -250,23 +310,10 @@ impl Client {
     /// Sends a request once. Gives the answer, also when it is a refusal, unless another try may
     /// get another.
     async fn attempt(&self, request: RequestBuilder) -> Result<Response, Failure> {
-        let response = request.send().await.map_err(|error| {
-            if error.is_connect() {
-                Failure::passing(hint(
-                    format!("no server answers at {}: {}", self.base, innermost(&error)),
-                    "check --url (or STEPWES_URL), and that the server runs: `stepwes serve` starts one",
-                ))
-            } else {
-                let settled = error.is_builder() || error.is_redirect() || error.is_body();
-                let error = anyhow::Error::new(error.without_url())
-                    .context(format!("the request to {} failed", self.base));
-                if settled {
-                    Failure::for_good(error)
-                } else {
-                    Failure { unsure: true, ..Failure::passing(error) }
-                }
-            }
-        })?;
+        let response = match &self.signer {
+            Some(signer) => self.follow(request, signer).await?,
+            None => request.send().await.map_err(|error| self.unsent(error))?,
+        };
         let status = response.status().as_u16();
         if !matches!(status, 429 | 502 | 503 | 504) {
             return Ok(response);
@@ -314,7 +361,12 @@ impl Client {
         match status {
             StatusCode::UNAUTHORIZED => hint(
                 format!("the server wants credentials: {message}"),
-                "give --token (or STEPWES_TOKEN), or --user NAME:PASSWORD (or STEPWES_USER)",
+                "give --token (or STEPWES_TOKEN), --user NAME:PASSWORD (or STEPWES_USER), or --aws",
+            ),
+            // API Gateway's own words for credentials that its authorizer does not accept.
+            StatusCode::FORBIDDEN if message == "Forbidden" => hint(
+                "the server does not accept these credentials",
+                "check --token, --user or the AWS credentials: they may be wrong, revoked or expired",
             ),
             StatusCode::FORBIDDEN => hint(
                 format!("the server does not allow it: {message}"),
@@ -353,8 +405,13 @@ impl Client {
         self.get("/service-info", &[]).await
     }
 
-    /// `GET /runs`: the newest `limit` runs, as many pages as that takes.
-    pub(crate) async fn list(&self, limit: usize) -> anyhow::Result<Vec<ListedRun>> {
+    /// `GET /runs`: the newest `limit` runs, as many pages as that takes; those of `owner`, an
+    /// extension of stepwes, where one is named.
+    pub(crate) async fn list(
+        &self,
+        limit: usize,
+        owner: Option<&str>,
+    ) -> anyhow::Result<Vec<ListedRun>> {
         let mut runs = Vec::new();
         let mut token = String::new();
         while runs.len() < limit {
@@ -362,6 +419,9 @@ impl Client {
             let mut query = vec![("page_size", size.as_str())];
             if !token.is_empty() {
                 query.push(("page_token", &token));
+            }
+            if let Some(owner) = owner {
+                query.push(("owner", owner));
             }
             let page: ListAnswer = self.get("/runs", &query).await?;
             runs.extend(page.runs);
@@ -627,7 +687,7 @@ mod tests {
 
     fn chosen(flags: [Option<&str>; 2], variables: &[(&str, &str)]) -> anyhow::Result<Auth> {
         let [token, user] = flags.map(|flag| flag.map(str::to_owned));
-        Auth::choose(&ServerArgs { url: None, token, user, json: false }, |name| {
+        Auth::choose(&ServerArgs { url: None, token, user, aws: false, json: false }, |name| {
             let found = variables.iter().find(|(variable, _)| *variable == name);
             found.map(|(_, value)| (*value).to_owned())
         })

@@ -7,6 +7,7 @@ mod commands;
 mod download;
 mod follow;
 mod progress;
+mod sign;
 mod ui;
 mod wait;
 mod workflow;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
             Command::Cancel(args) => commands::cancel::cancel(args).await,
             Command::Outputs(args) => commands::outputs::outputs(args).await,
             Command::Info(args) => commands::info::info(args).await,
+            Command::Token(args) => commands::token::token(args).await,
         }
     });
     runtime.shutdown_background();

@@ -93,6 +93,19 @@ impl Aws {
         Self { sdk, s3_path_style: true }
     }
 
+    /// What gives the credentials that requests are signed with; none when there is nothing that
+    /// could.
+    #[must_use]
+    pub fn credentials(&self) -> Option<SharedCredentialsProvider> {
+        self.sdk.credentials_provider()
+    }
+
+    /// The region that requests are signed for.
+    #[must_use]
+    pub fn region(&self) -> Option<&str> {
+        self.sdk.region().map(Region::as_ref)
+    }
+
     /// The run table.
     #[must_use]
     pub fn store(&self, table: &str) -> RunStore {

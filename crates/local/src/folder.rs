@@ -40,6 +40,11 @@ pub(crate) struct Folder {
 impl Folder {
     /// Makes the folder, if need be, and locks it.
     pub(crate) async fn open(dir: &Path) -> Result<Self, ServeError> {
+        Self::open_within(dir, PATIENCE).await
+    }
+
+    /// The same, where a lock that is held is waited for no longer than that.
+    pub(crate) async fn open_within(dir: &Path, patience: Duration) -> Result<Self, ServeError> {
         let unusable = |source| ServeError::Dir { dir: dir.to_owned(), source };
         // It holds credentials and other people's data.
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unusable)?;
@@ -59,7 +64,7 @@ impl Folder {
             .mode(0o600)
             .open(path.join(LOCK))
             .map_err(unusable)?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         loop {
             match lock.try_lock() {
                 Ok(()) => break,
@@ -104,18 +109,19 @@ impl Folder {
         Ok(())
     }
 
+    /// The internal port of the folder's server, for somebody else than the server.
+    pub(crate) fn port_of(dir: &Path) -> io::Result<u16> {
+        let text = fs::read_to_string(dir.join(PORT))?;
+        text.trim().parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
     /// Listens on the internal port: the one that was chosen when the folder was made.
     pub(crate) async fn listen(&self) -> Result<TcpListener, ServeError> {
         let file = self.path.join(PORT);
         let unusable =
             |error: io::Error| ServeError::File { file: file.clone(), source: error.into() };
-        match fs::read_to_string(&file) {
-            Ok(text) => {
-                let port = text.trim().parse().map_err(|error: std::num::ParseIntError| {
-                    unusable(io::Error::new(io::ErrorKind::InvalidData, error))
-                })?;
-                self.listen_again(port, &file).await
-            }
+        match Self::port_of(&self.path) {
+            Ok(port) => self.listen_again(port, &file).await,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let (listener, port) = choose().await.map_err(unusable)?;
                 write_private(&file, format!("{port}\n").as_bytes()).map_err(unusable)?;

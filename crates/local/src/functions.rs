@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use axum::Router;
 use chrono::TimeDelta;
-use stepwes_cloud::{
-    Aws,
-    http::{Callers, frame},
-};
+use stepwes_cloud::{Aws, http::frame};
 use stepwes_core::engines::Engines;
 
 use crate::{
@@ -108,7 +105,7 @@ pub(crate) fn api(
     engines: Engines,
     presign_url: &str,
 ) -> Router {
-    let callers = Callers::anonymous();
+    let callers = options.callers();
     let submit = stepwes_submit::State::new(
         aws,
         stepwes_submit::Settings {

@@ -31,11 +31,13 @@ mod process_limits;
 mod public;
 pub mod s3;
 mod server;
-mod sigv4;
+pub mod sigv4;
 mod states;
 mod sts;
+mod tokens;
 mod worker;
 
 pub use calls::{STATE_TRANSITION, Service};
-pub use options::{ServeError, ServeOptions};
+pub use options::{Auth, ServeError, ServeOptions};
 pub use server::{LeftRunning, LeftTask, Server, start, stop_runs};
+pub use tokens::FolderTokens;

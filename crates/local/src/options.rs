@@ -2,7 +2,17 @@
 
 use std::{io, num::NonZeroUsize, path::PathBuf, time::Duration};
 
+use stepwes_cloud::http::Callers;
 use thiserror::Error;
+
+/// By what a server knows its callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// By nothing: whoever reaches it may do everything.
+    None,
+    /// By tokens, which are kept in its folder ([`crate::FolderTokens`]).
+    Token,
+}
 
 /// What a server is started with. [`ServeOptions::default`] is `stepwes serve` without flags.
 #[derive(Clone, Debug)]
@@ -15,8 +25,11 @@ pub struct ServeOptions {
     pub port: u16,
     /// The URL under which others reach the server, when it is not the one they ask for.
     pub public_url: Option<String>,
-    /// Whether to serve others than this machine without asking them who they are.
-    pub allow_anonymous: bool,
+    /// By what callers are known; when none, by nothing where only this machine reaches the
+    /// server, and by tokens elsewhere.
+    pub auth: Option<Auth>,
+    /// The group of those who see and cancel everybody's runs.
+    pub admin_group: Option<String>,
     /// The program of the engine task; `stepwes-engine` beside the running program when none.
     pub engine_path: Option<PathBuf>,
     /// Where workflow engines are looked for before `PATH`, after `<dir>/engines/bin`.
@@ -50,7 +63,8 @@ impl Default for ServeOptions {
             host: "127.0.0.1".to_owned(),
             port: 8080,
             public_url: None,
-            allow_anonymous: false,
+            auth: None,
+            admin_group: None,
             engine_path: None,
             engines_path_dirs: Vec::new(),
             max_engines: None,
@@ -62,6 +76,16 @@ impl Default for ServeOptions {
             max_request_bytes: 256 << 20,
             run_timeout: Duration::from_secs(10 * 24 * 3600),
             max_attempts: 3,
+        }
+    }
+}
+
+impl ServeOptions {
+    /// How the API functions know their callers.
+    pub(crate) fn callers(&self) -> Callers {
+        match self.auth {
+            Some(Auth::Token) => Callers::by_token(self.admin_group.clone()),
+            Some(Auth::None) | None => Callers::anonymous(),
         }
     }
 }
@@ -129,15 +153,28 @@ pub enum ServeError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// The host is one that others reach, and nobody would be asked who they are.
+    /// The host is one that others reach, and there is no token by which one of them could be let
+    /// in.
     #[error(
-        "{host} can be reached by others, and this server asks nobody who they are: whoever reaches \
-         it can run programs here\nListen on 127.0.0.1 and put a proxy with authentication in \
-         front, or accept it with --no-auth"
+        "{host} can be reached by others, and no token says who of them may run programs here\n\
+         Make one with `stepwes token create NAME --dir {}`; or listen on 127.0.0.1; or let in \
+         whoever reaches it with --auth none",
+        dir.display()
     )]
-    Open {
+    NoToken {
         /// The host.
         host: String,
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// There is no server's folder of that name.
+    #[error(
+        "{} is no folder of a stepwes server\nUse --dir to name the one that `stepwes serve` uses",
+        dir.display()
+    )]
+    NoFolder {
+        /// The folder.
+        dir: PathBuf,
     },
     /// The program of the engine task is not there.
     #[error("cannot find the engine task's program {}\nThe programs stepwes-engine and stepwes must lie in the same folder: install both there", path.display())]

@@ -8,8 +8,10 @@ use std::{
 
 use axum::{Router, body::Body, response::IntoResponse as _};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header, uri::Authority};
-use stepwes_cloud::http::{HttpError, routes};
+use stepwes_authorize::Identity;
+use stepwes_cloud::http::{Callers, HttpError, routes};
 use stepwes_core::ApiError;
+use stepwes_store::StoreError;
 use tower::ServiceExt as _;
 
 use crate::{
@@ -30,6 +32,9 @@ pub(crate) struct Public {
     pub(crate) ecs: Arc<Ecs>,
     pub(crate) life: Life,
     pub(crate) guard: Guard,
+    /// What checks callers' tokens, where they need one.
+    pub(crate) authorizer: Option<stepwes_authorize::State>,
+    pub(crate) callers: Callers,
     /// The URL that presigned URLs are signed for, whichever the caller used.
     pub(crate) presign_url: String,
     /// Its host and port.
@@ -45,6 +50,16 @@ impl Public {
         if is_presigned(request.uri().query()) {
             as_signed(request.headers_mut(), &self.presign_host);
             return self.s3.call(request).await;
+        }
+        if let Some(authorizer) = &self.authorizer {
+            match identify(authorizer, request.headers()).await {
+                Ok(Some(Identity { owner, groups })) => {
+                    request.extensions_mut().insert(self.callers.caller(owner, &groups));
+                }
+                // The functions refuse it themselves, where they ask for a caller.
+                Ok(None) => {}
+                Err(error) => return HttpError::from(error).into_response(),
+            }
         }
         let base = self.guard.base_url(request.headers());
         let mut response = self.api(request).await;
@@ -93,6 +108,16 @@ impl Public {
             headers.insert(header::LOCATION, location);
         }
     }
+}
+
+/// Whose token a request came with. Two headers are none, as API Gateway makes one value of them.
+async fn identify(
+    authorizer: &stepwes_authorize::State,
+    headers: &HeaderMap,
+) -> Result<Option<Identity>, StoreError> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let header = values.next().and_then(|value| value.to_str().ok());
+    stepwes_authorize::identify(authorizer, header.filter(|_| values.next().is_none())).await
 }
 
 async fn answer(router: Router, request: Request<Body>) -> Response<Body> {

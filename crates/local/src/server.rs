@@ -15,8 +15,9 @@ use axum::body::Body;
 use chrono::{TimeDelta, Utc};
 use http::{HeaderValue, Request, StatusCode};
 use serde_json::json;
-use stepwes_cloud::{Aws, aws::Endpoint};
-use stepwes_core::{RunId, RunState, task::env};
+use stepwes_cloud::{Aws, aws::Endpoint, http::Caller};
+use stepwes_core::{RunId, RunState, SystemClock, task::env};
+use stepwes_store::StoreError;
 use tokio::{net::TcpListener, sync::Notify};
 use uuid::Uuid;
 
@@ -35,12 +36,13 @@ use crate::{
     ledger::{self, Ledger},
     life::Life,
     listener::{HttpServer, Limits},
-    options::{ServeError, ServeOptions},
+    options::{Auth, ServeError, ServeOptions},
     process_limits,
     public::{CANCELED, Guard, Public},
     s3::{Credentials, Hooks, S3Endpoint},
     states::{self, States},
     sts::Sts,
+    tokens,
 };
 
 /// How long a client may do nothing in the middle of a request or an answer.
@@ -65,6 +67,7 @@ const FORGET_EVERY: Duration = Duration::from_secs(3600);
 /// A running server.
 pub struct Server {
     url: String,
+    auth: Auth,
     internal_url: String,
     aws: Aws,
     calls: Arc<Calls>,
@@ -108,7 +111,10 @@ pub async fn start(options: ServeOptions) -> Result<Server, ServeError> {
 
 async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, ServeError> {
     process_limits::set();
-    check(&options).await?;
+    check(&options)?;
+    let others = reaches_others(&options.host).await;
+    let by_default = if others { Auth::Token } else { Auth::None };
+    let options = ServeOptions { auth: Some(options.auth.unwrap_or(by_default)), ..options };
     let engine = engine_path(&options)?;
     let folder = Folder::open(&options.dir).await?;
     let dir = folder.path.clone();
@@ -123,12 +129,16 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
     let principals =
         Principals::load(&dir).map_err(|error| unusable(dir.join(credentials::FILE), error))?;
     let in_process = InProcess::default();
-    let aws = aws_through(in_process.clone(), &internal_url, &principals);
+    let aws = Aws::in_process(in_process.clone(), endpoint(&internal_url, &principals));
     let calls = Arc::new(Calls::default());
     let ledger = Ledger::open(&dir).map_err(|error| unusable(dir.join(ledger::FILE), error))?;
     let ledger = Arc::new(ledger);
     let dynamodb =
         DynamoDb::open(&dir).map_err(|error| unusable(dir.join(dynamodb::FILE), error))?;
+    let authorizer = match options.auth {
+        Some(Auth::Token) => Some(authorizer(&dynamodb, others, &options).await?),
+        Some(Auth::None) | None => None,
+    };
     let keys = Arc::new(Credentials::new());
     keys.add(&principals.service.access_key_id, &principals.service.secret_access_key);
     let counted = Arc::clone(&calls);
@@ -194,6 +204,8 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
         router: RwLock::new(functions::api(&aws, &options, found.engines, &url)),
         s3,
         ecs: Arc::clone(&ecs),
+        authorizer,
+        callers: options.callers(),
         life: life.clone(),
         guard: Guard::new(&options.host, options.public_url.as_deref()),
         presign_host: HeaderValue::from_str(presign_host)
@@ -223,6 +235,7 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
     }
     Ok(Server {
         url,
+        auth: options.auth.unwrap_or(by_default),
         internal_url,
         aws,
         calls,
@@ -242,6 +255,12 @@ impl Server {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// By what callers are known.
+    #[must_use]
+    pub const fn auth(&self) -> Auth {
+        self.auth
     }
 
     /// Where the embedded AWS is.
@@ -332,7 +351,10 @@ impl Server {
     /// Asks for a run to be cancelled; whether that need not be asked again.
     async fn cancel(&self, run: RunId) -> bool {
         let path = format!("{}/runs/{run}/cancel", stepwes_core::wes::BASE_PATH);
-        let Ok(request) = Request::post(path).body(Body::empty()) else { return false };
+        // Whoever may start the server on this folder may do so for every owner.
+        let operator = Caller { owner: "operator".to_owned(), sees_all: true };
+        let request = Request::post(path).extension(operator).body(Body::empty());
+        let Ok(request) = request else { return false };
         let answer = self.public.api(request).await;
         // A run that failed meanwhile is 403, and has ended as well.
         let is_done = answer.status().is_success() || answer.status() == StatusCode::FORBIDDEN;
@@ -391,7 +413,7 @@ fn unusable(
     ServeError::File { file, source: error.into() }
 }
 
-async fn check(options: &ServeOptions) -> Result<(), ServeError> {
+fn check(options: &ServeOptions) -> Result<(), ServeError> {
     if let Some(url) = &options.public_url {
         let usable = url::Url::parse(url)
             .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
@@ -399,17 +421,31 @@ async fn check(options: &ServeOptions) -> Result<(), ServeError> {
             return Err(ServeError::PublicUrl { url: url.clone() });
         }
     }
-    if options.allow_anonymous {
-        return Ok(());
-    }
-    let host = bare(&options.host);
+    Ok(())
+}
+
+/// Whether a host is one that others than this machine reach.
+async fn reaches_others(host: &str) -> bool {
     // A name that cannot be resolved fails when it is listened on, with its own message.
-    let Ok(mut addresses) = tokio::net::lookup_host((host, 0)).await else { return Ok(()) };
-    if addresses.all(|address| address.ip().is_loopback()) {
-        Ok(())
-    } else {
-        Err(ServeError::Open { host: options.host.clone() })
+    let Ok(mut addresses) = tokio::net::lookup_host((bare(host), 0)).await else { return true };
+    !addresses.all(|address| address.ip().is_loopback())
+}
+
+/// What checks callers' tokens. Where others reach the server, there has to be one that counts:
+/// else nobody could use it, and nobody would be told why.
+async fn authorizer(
+    dynamodb: &DynamoDb,
+    others: bool,
+    options: &ServeOptions,
+) -> Result<stepwes_authorize::State, ServeError> {
+    let store = tokens::store(dynamodb.clone());
+    let failed = |error: StoreError| ServeError::Internal(error.into());
+    store.create_table().await.map_err(failed)?;
+    let now = Utc::now();
+    if others && store.tokens().await.map_err(failed)?.iter().all(|token| token.has_expired(now)) {
+        return Err(ServeError::NoToken { host: options.host.clone(), dir: options.dir.clone() });
     }
+    Ok(stepwes_authorize::State { store, clock: Arc::new(SystemClock) })
 }
 
 /// The host without an IPv6 address' brackets.
@@ -452,9 +488,14 @@ fn slots(asked: Option<NonZeroUsize>) -> usize {
     )
 }
 
-fn aws_through(http: InProcess, url: &str, principals: &Principals) -> Aws {
+/// The embedded AWS at its port, for another process.
+pub(crate) fn aws_at(url: &str, principals: &Principals) -> Aws {
+    Aws::at(endpoint(url, principals))
+}
+
+fn endpoint(url: &str, principals: &Principals) -> Endpoint {
     let key = &principals.service;
-    let endpoint = Endpoint {
+    Endpoint {
         url: url.to_owned(),
         region: arn::REGION.to_owned(),
         credentials: AwsCredentials::new(
@@ -464,8 +505,7 @@ fn aws_through(http: InProcess, url: &str, principals: &Principals) -> Aws {
             None,
             "stepwes-local",
         ),
-    };
-    Aws::in_process(http, endpoint)
+    }
 }
 
 /// The task definition's environment. Nothing of the server's own gets through but what a program

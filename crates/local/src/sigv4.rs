@@ -16,7 +16,7 @@ const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
 /// Why a request's signature is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(crate) enum SignatureError {
+pub enum SignatureError {
     /// There is no `Authorization` header.
     #[error("the request carries no Authorization header; sign it")]
     Missing,
@@ -36,9 +36,9 @@ pub(crate) enum SignatureError {
 
 /// A signature as a request presents it, not verified yet.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Presented<'a> {
+pub struct Presented<'a> {
     /// Who claims to have signed.
-    pub(crate) access_key: &'a str,
+    pub access_key: &'a str,
     date: &'a str,
     region: &'a str,
     service: &'a str,
@@ -48,7 +48,10 @@ pub(crate) struct Presented<'a> {
 
 impl<'a> Presented<'a> {
     /// Reads the `Authorization` header.
-    pub(crate) fn read(headers: &'a HeaderMap) -> Result<Self, SignatureError> {
+    ///
+    /// # Errors
+    /// When there is none, or it is not whole.
+    pub fn read(headers: &'a HeaderMap) -> Result<Self, SignatureError> {
         let value = headers
             .get(header::AUTHORIZATION)
             .ok_or(SignatureError::Missing)?
@@ -83,7 +86,10 @@ impl<'a> Presented<'a> {
 
     /// Verifies the signature of a request to `service` with the secret of
     /// [`Presented::access_key`].
-    pub(crate) fn verify(
+    ///
+    /// # Errors
+    /// When it is not that of this request, or is too old.
+    pub fn verify(
         &self,
         request: &Parts,
         body: &[u8],

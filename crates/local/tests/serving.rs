@@ -8,7 +8,8 @@ use std::{
     path::Path,
 };
 
-use stepwes_local::{ServeError, ServeOptions, start};
+use chrono::TimeDelta;
+use stepwes_local::{Auth, ServeError, ServeOptions, start};
 
 use common::{options, serve, serve_with};
 
@@ -106,13 +107,28 @@ async fn a_folder_that_cannot_be_written_is_named() {
 }
 
 #[tokio::test]
-async fn others_are_served_only_when_that_is_said() {
+async fn others_are_served_only_with_a_token_or_when_that_is_said() {
     let folder = tempfile::tempdir().expect("a folder");
-    let open = ServeOptions { host: "0.0.0.0".to_owned(), ..options(folder.path(), "exit 0") };
-    let error = refused(open.clone()).await;
-    assert!(error.to_string().contains("--no-auth"), "{error}");
-    let server = start(ServeOptions { allow_anonymous: true, ..open }).await.expect("started");
+    let everywhere =
+        ServeOptions { host: "0.0.0.0".to_owned(), ..options(folder.path(), "exit 0") };
+    for auth in [None, Some(Auth::Token)] {
+        let error = refused(ServeOptions { auth, ..everywhere.clone() }).await;
+        assert!(matches!(error, ServeError::NoToken { .. }), "{error}");
+        let told = error.to_string();
+        assert!(told.contains("stepwes token create") && told.contains("--auth none"), "{told}");
+    }
+    let open = ServeOptions { auth: Some(Auth::None), ..everywhere.clone() };
+    let server = start(open).await.expect("started");
     assert!(server.url().starts_with("http://127.0.0.1:"));
+    assert_eq!(server.auth(), Auth::None);
+    server.shutdown().await;
+
+    common::token(&everywhere.dir, "late", "ada", &[], Some(TimeDelta::zero())).await;
+    let error = refused(everywhere.clone()).await;
+    assert!(matches!(error, ServeError::NoToken { .. }), "expired is none: {error}");
+    common::token(&everywhere.dir, "ada", "ada", &[], None).await;
+    let server = start(everywhere).await.expect("started");
+    assert_eq!(server.auth(), Auth::Token);
     server.shutdown().await;
 }
 

@@ -13,7 +13,7 @@ use crate::{
 
 /// Cancels every run that it can; with `--wait`, until they have ended. Fails when one could not be.
 pub(crate) async fn cancel(args: CancelArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&args.server, None)?;
+    let client = Client::new(&args.server, None).await?;
     let mut asked = Vec::new();
     for run_id in &args.run_ids {
         asked.push((run_id, client.cancel(run_id).await));

@@ -12,7 +12,7 @@ use crate::{
 
 /// Shows the service-info.
 pub(crate) async fn info(args: InfoArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&args.server, None)?;
+    let client = Client::new(&args.server, None).await?;
     let info = client.service_info().await?;
     if args.server.json {
         print_json(&info)?;

@@ -10,8 +10,8 @@ use crate::{
 
 /// Lists the newest runs.
 pub(crate) async fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&args.server, None)?;
-    let runs = client.list(args.limit).await?;
+    let client = Client::new(&args.server, None).await?;
+    let runs = client.list(args.limit, args.owner.as_deref()).await?;
     if args.server.json {
         print_json(&runs)?;
         return Ok(ExitCode::SUCCESS);

@@ -6,7 +6,7 @@ use crate::{args::LogsArgs, client::Client, follow::Follower, ui::print_json};
 
 /// Prints a run's log; follows it with `-f`.
 pub(crate) async fn logs(args: LogsArgs) -> anyhow::Result<ExitCode> {
-    let mut client = Client::new(&args.server, None)?;
+    let mut client = Client::new(&args.server, None).await?;
     if args.follow {
         // A wrong URL or run is said at once; only then it is worth to be patient.
         client.state(&args.run_id).await?;

@@ -11,7 +11,7 @@ use crate::{
 
 /// Lists a run's output files, or downloads them with `--outdir`.
 pub(crate) async fn outputs(args: OutputsArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&args.server, None)?;
+    let client = Client::new(&args.server, None).await?;
     let Some(files) = client.outputs(&args.run_id).await? else {
         // Whether it is the run that is unknown.
         client.state(&args.run_id).await?;

@@ -52,7 +52,7 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         Some(_) => None,
         None => Some(serve::embedded(&args.embedded).await?),
     };
-    let client = Client::new(&args.server, embedded.as_ref().map(Server::url))?;
+    let client = Client::new(&args.server, embedded.as_ref().map(Server::url)).await?;
     let mut interrupts = Interrupts::new()?;
     let result = tokio::select! {
         submitted = client.submit(&submission) => match submitted {

@@ -4,14 +4,14 @@ use std::{io::IsTerminal as _, num::NonZeroUsize, path::Path, process::ExitCode,
 
 use anyhow::Context as _;
 use serde_json::json;
-use stepwes_local::{LeftRunning, ServeError, ServeOptions, Server};
+use stepwes_local::{Auth, LeftRunning, ServeError, ServeOptions, Server};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::{
     filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
 use crate::{
-    args::{EmbeddedArgs, ServeArgs},
+    args::{AuthArg, EmbeddedArgs, ServeArgs},
     ui::{Colour, Style, hint, print, print_json, say},
 };
 
@@ -22,11 +22,17 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         host: args.host.to_string(),
         port: args.port,
         public_url: args.public_url.clone(),
-        allow_anonymous: args.no_auth,
+        auth: args.auth.map(|how| match how {
+            AuthArg::Token => Auth::Token,
+            AuthArg::None => Auth::None,
+        }),
+        admin_group: args.admin_group.clone(),
         ..options(&args.embedded)?
     };
     if args.stop_runs {
-        let options = ServeOptions { port: 0, ..options };
+        // On any port of this machine alone: it serves nobody.
+        let host = ServeOptions::default().host;
+        let options = ServeOptions { port: 0, host, ..options };
         let stopped = stepwes_local::stop_runs(options, |left| {
             say(&format!("{left} runs are still going on"));
         })
@@ -46,11 +52,22 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let server = stepwes_local::start(options).await.map_err(|error| explain(&error))?;
     let dir = server.dir().to_owned();
     if args.json {
-        print_json(&json!({"url": server.url(), "dir": dir}))?;
+        let auth = match server.auth() {
+            Auth::Token => "token",
+            Auth::None => "none",
+        };
+        print_json(&json!({"url": server.url(), "dir": dir, "auth": auth}))?;
     } else {
         let style = Style::of_stdout();
+        let callers = match server.auth() {
+            Auth::None => String::new(),
+            Auth::Token => format!(
+                "  callers `stepwes token create NAME --dir {}` makes a token for one\n",
+                dir.display()
+            ),
+        };
         print(&format!(
-            "{} at {}/ga4gh/wes/v1\n  files   {}\n  try     stepwes run WORKFLOW.cwl INPUTS.json --url {}\n  end     Ctrl-C; runs go on without the server\n",
+            "{} at {}/ga4gh/wes/v1\n  files   {}\n{callers}  try     stepwes run WORKFLOW.cwl INPUTS.json --url {}\n  end     Ctrl-C; runs go on without the server\n",
             style.paint(Colour::Bold, "stepwes serves WES 1.1"),
             server.url(),
             dir.display(),
@@ -119,7 +136,7 @@ fn options(args: &EmbeddedArgs) -> anyhow::Result<ServeOptions> {
 }
 
 /// A server's error, whose lines after the first say what to do.
-fn explain(error: &ServeError) -> anyhow::Error {
+pub(crate) fn explain(error: &ServeError) -> anyhow::Error {
     let text = error.to_string();
     match text.split_once('\n') {
         Some((what, then)) => hint(what, then),

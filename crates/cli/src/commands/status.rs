@@ -12,7 +12,7 @@ use crate::{
 
 /// Shows a run: its state, times, request and reasons.
 pub(crate) async fn status(args: StatusArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&args.server, None)?;
+    let client = Client::new(&args.server, None).await?;
     if args.server.json {
         print_json(&client.run_json(&args.run_id).await?)?;
         return Ok(ExitCode::SUCCESS);

@@ -13,7 +13,7 @@ use crate::{
 
 /// Submits a workflow.
 pub(crate) async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&args.server, None)?;
+    let client = Client::new(&args.server, None).await?;
     let submission = Submission::read(&args.workflow)?;
     let run_id = client.submit(&submission).await?;
     if args.server.json {

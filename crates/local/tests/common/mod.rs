@@ -13,8 +13,11 @@ use std::{
 
 use aws_credential_types::Credentials;
 use aws_smithy_http_client::Builder as HttpClientBuilder;
+use chrono::{TimeDelta, Utc};
 use serde_json::Value;
-use stepwes_local::{ServeOptions, Server, arn};
+use stepwes_core::caller_token::{CallerToken, SecretDigest};
+use stepwes_local::{FolderTokens, ServeOptions, Server, arn};
+use stepwes_store::StoredToken;
 use tempfile::TempDir;
 
 /// A server in a folder that goes away with it.
@@ -73,6 +76,29 @@ pub(crate) async fn release(folder: &Path, name: &str) {
     tokio::task::spawn_blocking(move || fs::write(path, "go\n").expect("written"))
         .await
         .expect("done");
+}
+
+/// Makes a token in a server's folder, whether one runs there or not; gives it as a caller has it.
+pub(crate) async fn token(
+    dir: &Path,
+    name: &str,
+    owner: &str,
+    groups: &[&str],
+    lasts: Option<TimeDelta>,
+) -> String {
+    let token = CallerToken::generate(name.parse().expect("a name")).expect("randomness");
+    let stored = StoredToken {
+        name: token.name().clone(),
+        owner: owner.to_owned(),
+        groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        digest: SecretDigest::of(&token).expect("randomness"),
+        created_at: Utc::now(),
+        expires_at: lasts.map(|lasts| Utc::now() + lasts),
+        description: None,
+    };
+    let tokens = FolderTokens::open(dir).await.expect("opened");
+    assert!(tokens.store.create_token(&stored).await.expect("kept"));
+    token.reveal()
 }
 
 /// The server's ledger, opened beside it.
@@ -153,16 +179,20 @@ pub(crate) async fn submit(url: &str) -> String {
 
 /// The same, where the server may be gone.
 pub(crate) async fn try_submit(url: &str) -> Option<String> {
+    let answer =
+        http().post(format!("{url}/ga4gh/wes/v1/runs")).multipart(form()).send().await.ok()?;
+    let answer: Value = answer.json().await.ok()?;
+    answer["run_id"].as_str().map(str::to_owned)
+}
+
+/// A submission with one attachment.
+pub(crate) fn form() -> reqwest::multipart::Form {
     let part = reqwest::multipart::Part::text("cwlVersion: v1.2").file_name("main.cwl");
-    let form = reqwest::multipart::Form::new()
+    reqwest::multipart::Form::new()
         .text("workflow_type", "CWL")
         .text("workflow_type_version", "v1.2")
         .text("workflow_url", "main.cwl")
-        .part("workflow_attachment", part);
-    let answer =
-        http().post(format!("{url}/ga4gh/wes/v1/runs")).multipart(form).send().await.ok()?;
-    let answer: Value = answer.json().await.ok()?;
-    answer["run_id"].as_str().map(str::to_owned)
+        .part("workflow_attachment", part)
 }
 
 /// Returns when the run is in that state.
