@@ -250,6 +250,31 @@ def test_tokens_outlive_the_server_and_are_made_without_one(tmp_path):
         server.stop()
 
 
+def test_the_tokens_of_a_deployed_table_are_managed_by_its_name(asking):
+    """The table of the server under test, reached as one in AWS is: by endpoint, credentials and name."""
+    folder = asking.server.folder
+    key = json.loads((folder / "credentials.json").read_text())["service"]
+    environment = {
+        **AWS, "AWS_ACCESS_KEY_ID": key["access_key_id"], "AWS_SECRET_ACCESS_KEY": key["secret_access_key"], "AWS_SESSION_TOKEN": "",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{(folder / 'internal-port').read_text().strip()}",
+    }
+
+    def stepwes(*arguments, **more):
+        return subprocess.run([str(BIN), "token", *arguments], capture_output=True, text=True, timeout=60,
+                              cwd=folder.parent, env={**os.environ, **environment, **more})
+
+    made = stepwes("create", "by-table", "--table", "stepwes")
+    assert made.returncode == 0 and "the table stepwes" in made.stderr, made.stderr
+    assert asking.wes(made.stdout.strip()).get("/runs").ok
+    assert "by-table" in stepwes("list", "--table", "stepwes").stdout
+    assert stepwes("revoke", "by-table", "--table", "stepwes").returncode == 0
+    assert asking.wes(made.stdout.strip()).get("/runs").status_code == 401
+    other = stepwes("list", "--table", "no-such-table")
+    assert other.returncode == 1 and "check the table's name" in other.stderr, other.stderr
+    denied = stepwes("list", "--table", "stepwes", AWS_SECRET_ACCESS_KEY="wrong")
+    assert denied.returncode == 1 and "our rights" in denied.stderr and "wrong" not in denied.stderr, denied.stderr
+
+
 # AWS signatures
 
 AWS = {
