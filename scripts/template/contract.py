@@ -22,9 +22,6 @@ NOT_IN_AWS = {
     "STEPWES_STOP_GRACE_SECONDS": "its default fits the container's StopTimeout",
     "STEPWES_PATIENCE_SECONDS": "its default fits services that are never away for long",
 }
-# Agreed with the code that is to read them; let pass only as long as no code does.
-AGREED = {"STEPWES_AUTH_MODE", "STEPWES_OWNER_CLAIM", "STEPWES_GROUPS_CLAIM", "STEPWES_ADMIN_GROUP"}
-AGREED_FUNCTIONS = {"authorize"}
 
 # Of every function: its own log, and tracing.
 EVERY_FUNCTION = {"logs:CreateLogStream", "logs:PutLogEvents", "xray:PutTelemetryRecords", "xray:PutTraceSegments"}
@@ -117,12 +114,12 @@ def variables(stack, sources):
     deployed = functions(stack)
     there = set(sources.lambdas())
     not_asked = set() if stack.conditions["TokenAuth"] else {"authorize"}
-    yield from both("functions", there - not_asked, set(deployed) - (AGREED_FUNCTIONS - there))
+    yield from both("functions", there - not_asked, set(deployed))
     reads = {name: sources.variables(name, constants) for name in there}
     used = set().union(*reads.values())
     for name in there & set(deployed):
         has = set(deployed[name].get("Environment", {}).get("Variables", {}))
-        yield from both(f"{name}'s environment", reads[name] - set(NOT_IN_AWS), has - (AGREED - used))
+        yield from both(f"{name}'s environment", reads[name] - set(NOT_IN_AWS), has)
         binary = stack.template["Resources"][f"{name.capitalize()}Function"]["Metadata"]["BuildProperties"]["Binary"]
         if binary != name:
             yield f"{name.capitalize()}Function runs the binary {binary}"
