@@ -17,7 +17,7 @@ import threading
 import time
 import zipfile
 
-FUNCTIONS = ["submit", "status", "cancel", "advance", "report", "collect", "reconcile"]
+FUNCTIONS = ["submit", "status", "cancel", "advance", "report", "collect", "reconcile", "authorize"]
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 30
 RELEASE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", pathlib.Path(__file__).resolve().parents[2] / "target")) / "release"
 
