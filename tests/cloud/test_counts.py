@@ -34,6 +34,6 @@ def test_a_run_takes_these_transitions_invocations_and_calls(stack):
     assert calls == {
         # Transactions: create, initialize, run, complete. The claim is an update. STS takes forms: AssumeRole.
         "dynamodb:TransactWriteItems": 4, "dynamodb:UpdateItem": 1, "dynamodb:GetItem": 6,
-        "states:StartExecution": 1, "lambda:Invoke": 2, "sts:POST": 2,
+        "states:StartExecution": 1, "lambda:Invoke": 2, "sts:POST": 1,
     }
     assert s3["s3:PUT"] <= 12 and s3["s3:GET"] <= 8, s3

@@ -105,6 +105,9 @@ def test_an_event_of_an_unknown_run(functions, name):
             assert body(answer)["run_id"]
     elif function == "report":
         assert (kind, answer) == ("response", {"verdict": "refused", "reason": "unknown"})
+    elif function == "authorize":
+        # None of their tokens has been made here.
+        assert (kind, answer) == ("response", {"isAuthorized": False})
     elif function == "reconcile":
         assert kind == "response", answer
     else:
@@ -123,6 +126,8 @@ def test_an_event_of_a_complete_run_changes_nothing(stack, functions, complete, 
     elif function == "report":
         # Without the attempt's token a run that is there looks like one that is not.
         assert answer == {"verdict": "refused", "reason": "unknown"}
+    elif function == "authorize":
+        assert answer == {"isAuthorized": False}
     elif function != "reconcile":
         assert answer["next"] == "COMPLETE", answer
     if name == "status/get-run-log.json":
