@@ -14,7 +14,10 @@ use aws_smithy_http_client::{
     tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
 };
 use aws_smithy_runtime_api::client::http::{HttpClient, SharedHttpClient};
-use stepwes_core::{Clock, SystemClock};
+use stepwes_core::{
+    Clock, SystemClock,
+    endpoint::{Endpoints, is_plain},
+};
 use stepwes_store::RunStore;
 
 /// Where AWS is, when it is not where the SDK's environment says.
@@ -26,6 +29,13 @@ pub struct Endpoint {
     pub region: String,
     /// The credentials that requests are signed with.
     pub credentials: Credentials,
+}
+
+impl Endpoint {
+    fn config(self, http: impl HttpClient + 'static) -> SdkConfig {
+        let credentials = SharedCredentialsProvider::new(self.credentials);
+        config(http, self.region, Some(self.url), credentials)
+    }
 }
 
 /// The clients of one process: one connection pool, one configuration.
@@ -43,10 +53,16 @@ impl Aws {
     /// When `STEPWES_S3_PATH_STYLE` is set to something else than `true` or `false`.
     pub async fn from_env() -> Result<Self, crate::env::SettingError> {
         let s3_path_style = crate::env::parsed(stepwes_core::task::env::S3_PATH_STYLE, false)?;
-        let variables = std::env::vars().collect();
+        // A variable that is no UTF-8 is none of those that are looked at.
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
         let http = http_client(Trust::by(&variables));
         let sdk = match Plain::by(variables) {
-            Some(plain) => plain.config(http),
+            Some(Plain { region, endpoint_url }) => {
+                let credentials = EnvironmentVariableCredentialsProvider::new();
+                config(http, region, endpoint_url, SharedCredentialsProvider::new(credentials))
+            }
             None => {
                 aws_config::defaults(BehaviorVersion::latest())
                     .http_client(http)
@@ -63,32 +79,18 @@ impl Aws {
     #[must_use]
     pub fn at(endpoint: Endpoint) -> Self {
         let trust = if is_plain(&endpoint.url) { Trust::Nobody } else { Trust::System };
-        Self::through(http_client(trust), endpoint)
+        Self { sdk: endpoint.config(http_client(trust)), s3_path_style: true }
     }
 
-    /// AWS at one endpoint in this very process: `http` takes its requests there. No network is in
-    /// between that could lose one or stall, so nothing watches the time.
+    /// The same, through an HTTP client of the caller's that neither loses a request nor stalls:
+    /// nothing watches the time.
     #[must_use]
-    pub fn in_process(http: impl HttpClient + 'static, endpoint: Endpoint) -> Self {
-        let aws = Self::through(http, endpoint);
-        let sdk = aws
-            .sdk
-            .to_builder()
+    pub fn through(http: impl HttpClient + 'static, endpoint: Endpoint) -> Self {
+        let sdk = endpoint
+            .config(http)
+            .into_builder()
             .timeout_config(TimeoutConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .build();
-        Self { sdk, ..aws }
-    }
-
-    fn through(http: impl HttpClient + 'static, endpoint: Endpoint) -> Self {
-        let sdk = SdkConfig::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .http_client(http)
-            .retry_config(retries())
-            .timeout_config(timeouts())
-            .region(Region::new(endpoint.region))
-            .endpoint_url(endpoint.url)
-            .credentials_provider(SharedCredentialsProvider::new(endpoint.credentials))
             .build();
         Self { sdk, s3_path_style: true }
     }
@@ -182,19 +184,6 @@ impl Plain {
         (key.is_some() && variables.keys().all(|name| of_lambda(name)))
             .then_some(Self { region, endpoint_url })
     }
-
-    fn config(self, http: SharedHttpClient) -> SdkConfig {
-        let credentials = EnvironmentVariableCredentialsProvider::new();
-        let mut builder = SdkConfig::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .http_client(http)
-            .retry_config(retries())
-            .timeout_config(timeouts())
-            .region(Region::new(self.region))
-            .credentials_provider(SharedCredentialsProvider::new(credentials));
-        builder.set_endpoint_url(self.endpoint_url);
-        builder.build()
-    }
 }
 
 /// Whose word is taken for who an endpoint is.
@@ -213,13 +202,12 @@ impl Trust {
     /// whose endpoints need not be signed by Amazon's authorities; elsewhere these suffice, and are
     /// ready where the system's hundreds would first have to be read and parsed.
     fn by(variables: &BTreeMap<String, String>) -> Self {
-        let set = |name: &str| variables.get(name).filter(|value| !value.is_empty());
-        let mut endpoints =
-            variables.iter().filter(|(name, _)| name.starts_with("AWS_ENDPOINT_URL"));
-        if let Some((name, url)) = endpoints.next() {
-            let only = endpoints.next().is_none() && name == "AWS_ENDPOINT_URL";
-            return if only && is_plain(url) { Self::Nobody } else { Self::System };
+        match Endpoints::of(variables) {
+            Endpoints::Plain => return Self::Nobody,
+            Endpoints::Custom => return Self::System,
+            Endpoints::Aws => {}
         }
+        let set = |name: &str| variables.get(name).filter(|value| !value.is_empty());
         let elsewhere = |region: &String| {
             region.starts_with("cn-") || region.starts_with("eusc-") || region.contains("-iso")
         };
@@ -227,10 +215,6 @@ impl Trust {
         let named = set("SSL_CERT_FILE").or_else(|| set("SSL_CERT_DIR"));
         if named.is_some() || region.is_none_or(elsewhere) { Self::System } else { Self::Amazon }
     }
-}
-
-fn is_plain(url: &str) -> bool {
-    url.starts_with("http://")
 }
 
 /// Amazon Trust Services' root certificates, all that it asks custom trust stores to have:
@@ -250,6 +234,24 @@ fn http_client(trust: Trust) -> SharedHttpClient {
         Ok(context) => builder.tls_context(context).build_https(),
         Err(_) => builder.build_https(),
     }
+}
+
+/// What every configuration has that is not loaded from the environment.
+fn config(
+    http: impl HttpClient + 'static,
+    region: String,
+    endpoint_url: Option<String>,
+    credentials: SharedCredentialsProvider,
+) -> SdkConfig {
+    let mut builder = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .http_client(http)
+        .retry_config(retries())
+        .timeout_config(timeouts())
+        .region(Region::new(region))
+        .credentials_provider(credentials);
+    builder.set_endpoint_url(endpoint_url);
+    builder.build()
 }
 
 fn retries() -> RetryConfig {

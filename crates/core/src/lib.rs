@@ -4,6 +4,7 @@
 pub mod attachment;
 pub mod caller_token;
 pub mod clock;
+pub mod endpoint;
 pub mod engines;
 pub mod error;
 pub mod keys;

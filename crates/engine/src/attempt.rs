@@ -14,6 +14,7 @@ use bytes::Bytes;
 use chrono::Utc;
 use nix::errno::Errno;
 use stepwes_core::{
+    endpoint::Endpoints,
     keys,
     task::{EngineOutputs, MAX_RESULT_BYTES, TaskOutcome, TaskResult, exit},
 };
@@ -130,7 +131,7 @@ struct Claimed {
 
 /// Binds the attempt to this task.
 async fn claim(config: &Config) -> Result<Claimed, Failure> {
-    // The clients are made while the endpoint answers.
+    // The configuration is loaded while the endpoint answers.
     let (arn, aws) = tokio::join!(task_arn(&config.metadata_uri, config.limits.patience), aws());
     let reporter = Arc::new(Reporter::new(&aws, config, arn?));
     let credentials = ScopedCredentials::new(reporter.clone(), reporter.claim().await?);
@@ -141,10 +142,11 @@ async fn aws() -> SdkConfig {
     let http = aws_smithy_http_client::Builder::new();
     // Reading the system's certificates takes longer than all else that a task does before it claims
     // its attempt.
-    let http = if is_plain(std::env::vars()) {
-        http.build_http()
-    } else {
-        http.tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+    let http = match Endpoints::of(std::env::vars_os()) {
+        Endpoints::Plain => http.build_http(),
+        Endpoints::Aws | Endpoints::Custom => {
+            http.tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+        }
     };
     aws_config::defaults(BehaviorVersion::latest())
         .http_client(http)
@@ -154,15 +156,6 @@ async fn aws() -> SdkConfig {
         )
         .load()
         .await
-}
-
-/// Whether the environment sends every request to an endpoint without TLS.
-fn is_plain(variables: impl Iterator<Item = (String, String)>) -> bool {
-    let mut endpoints =
-        variables.filter(|(name, _)| name.starts_with("AWS_ENDPOINT_URL")).collect::<Vec<_>>();
-    let only = endpoints.pop();
-    endpoints.is_empty()
-        && only.is_some_and(|(name, url)| name == "AWS_ENDPOINT_URL" && url.starts_with("http://"))
 }
 
 /// Waits for `work`, but not beyond a signal to stop.
@@ -592,18 +585,5 @@ mod tests {
             panic!("too large");
         };
         assert!(reason.contains("67108864 bytes"), "{reason}");
-    }
-
-    #[test]
-    fn tls_is_left_out_only_where_one_plain_endpoint_is_all_there_is() {
-        let plain = |variables: &[(&str, &str)]| {
-            let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-            is_plain(variables.iter().map(owned))
-        };
-        assert!(plain(&[("PATH", "/bin"), ("AWS_ENDPOINT_URL", "http://127.0.0.1:1")]));
-        assert!(!plain(&[("PATH", "/bin")]));
-        assert!(!plain(&[("AWS_ENDPOINT_URL", "https://example.org")]));
-        assert!(!plain(&[("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")]));
-        assert!(!plain(&[("AWS_ENDPOINT_URL", "http://x"), ("AWS_ENDPOINT_URL_S3", "https://y")]));
     }
 }

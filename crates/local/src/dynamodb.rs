@@ -60,7 +60,7 @@ impl DynamoDb {
         operation: &'static str,
         body: Bytes,
     ) -> Result<Response<Body>, AwsError> {
-        // Reading one item takes less than handing it to the thread, and waits for one write at most.
+        // Reading one item takes less than handing it to the thread, and waits for one operation at most.
         let done = if operation == "GetItem" {
             dispatch(&self.database, operation, &body)
         } else {

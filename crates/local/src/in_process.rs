@@ -1,9 +1,9 @@
-//! The way from the functions to the embedded AWS when both are in one process: the SDK's requests,
-//! signed as ever, are handed over without a socket in between. Engine tasks, which are processes of
-//! their own, come through the internal port; what answers is the same.
+//! The way to the embedded AWS within one process: the SDK's requests, signed as ever, are handed
+//! over without a socket in between. Engine tasks, which are processes of their own, come through the
+//! internal port; what answers is the same.
 
 use std::{
-    io,
+    fmt, io,
     pin::Pin,
     sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
     task::{Context, Poll},
@@ -20,26 +20,50 @@ use aws_smithy_runtime_api::client::{
 use aws_smithy_types::body::SdkBody;
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Uri, header};
+use http::{HeaderValue, Request, Response, Uri, header};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::gateway::Gateway;
 
-/// An HTTP client for the SDK's clients, to be connected once the gateway is there.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct InProcess {
-    gateway: Arc<OnceLock<Weak<Gateway>>>,
+/// An HTTP client for the SDK's clients, whose requests `A` answers.
+#[derive(Clone)]
+pub(crate) struct InProcess<A>(pub(crate) A);
+
+/// Who answers requests; a clone answers as the first does.
+pub(crate) trait Answer: Clone + Send + Sync + 'static {
+    /// Answers one; `None` when nobody is there any more, or not yet.
+    fn answer(
+        self,
+        request: Request<Body>,
+    ) -> impl Future<Output = Option<Response<Body>>> + Send + 'static;
 }
 
-impl InProcess {
-    /// From now on requests are answered by `gateway`, for as long as it lives.
+/// The gateway, once it is there, for as long as it lives.
+#[derive(Clone, Default)]
+pub(crate) struct Later(Arc<OnceLock<Weak<Gateway>>>);
+
+impl Later {
+    /// From now on `gateway` answers.
     pub(crate) fn connect(&self, gateway: &Arc<Gateway>) {
         // There is one gateway to a server; a second call would change nothing.
-        let _ = self.gateway.set(Arc::downgrade(gateway));
+        let _ = self.0.set(Arc::downgrade(gateway));
     }
 }
 
-impl HttpClient for InProcess {
+impl Answer for Later {
+    async fn answer(self, request: Request<Body>) -> Option<Response<Body>> {
+        let gateway = self.0.get()?.upgrade()?;
+        Some(gateway.call(request).await)
+    }
+}
+
+impl<A> fmt::Debug for InProcess<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InProcess")
+    }
+}
+
+impl<A: Answer> HttpClient for InProcess<A> {
     fn http_connector(
         &self,
         _: &HttpConnectorSettings,
@@ -49,20 +73,17 @@ impl HttpClient for InProcess {
     }
 }
 
-impl HttpConnector for InProcess {
+impl<A: Answer> HttpConnector for InProcess<A> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let gateway = self.gateway.get().and_then(Weak::upgrade);
+        let answering = self.0.clone();
         HttpConnectorFuture::new(async move {
+            let answered = answering.answer(received(request)?).await;
             // As a connection that is refused: the SDK tries again, then gives up.
-            let gateway = gateway.ok_or_else(|| {
+            let response = answered.ok_or_else(|| {
                 let gone = "the embedded AWS is not running";
                 ConnectorError::io(io::Error::new(io::ErrorKind::ConnectionRefused, gone).into())
             })?;
-            let request = received(request)?;
-            let response = gateway
-                .call(request)
-                .await
-                .map(|body| SdkBody::from_body_1_x(Shared(Mutex::new(body))));
+            let response = response.map(|body| SdkBody::from_body_1_x(Shared(Mutex::new(body))));
             HttpResponse::try_from(response).map_err(|error| ConnectorError::user(error.into()))
         })
     }

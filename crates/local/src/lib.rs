@@ -3,9 +3,10 @@
 //!
 //! [`start`] opens a folder and serves it: the public port has the API (the routers of submit,
 //! status and cancel) and the presigned S3 URLs that it hands out; an internal loopback port has
-//! every AWS service for the engine tasks, and the functions reach the same within the process. Engine tasks are child
-//! processes in sessions of their own. They outlive the server and report to the next one of the
-//! same folder; whatever was under way when a server was killed goes on when the next one starts.
+//! every AWS service for the engine tasks, and the functions reach the same within the process.
+//! Engine tasks are child processes in sessions of their own. They outlive the server and report to
+//! the next one of the same folder; whatever was under way when a server was killed goes on when
+//! the next one starts.
 //!
 //! Only what stepwes uses is embedded. Anything else is refused, naming operation and field, as is
 //! a state machine that would need it.

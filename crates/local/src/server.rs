@@ -17,7 +17,7 @@ use http::{HeaderValue, Request, StatusCode};
 use serde_json::json;
 use stepwes_cloud::{Aws, aws::Endpoint, http::Caller};
 use stepwes_core::{RunId, RunState, SystemClock, task::env};
-use stepwes_store::StoreError;
+use stepwes_store::RunStore;
 use tokio::{net::TcpListener, sync::Notify};
 use uuid::Uuid;
 
@@ -31,7 +31,7 @@ use crate::{
     folder::Folder,
     functions,
     gateway::Gateway,
-    in_process::InProcess,
+    in_process::{InProcess, Later},
     lambda::{Functions, name},
     ledger::{self, Ledger},
     life::Life,
@@ -128,15 +128,17 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
 
     let principals =
         Principals::load(&dir).map_err(|error| unusable(dir.join(credentials::FILE), error))?;
-    let in_process = InProcess::default();
-    let aws = Aws::in_process(in_process.clone(), endpoint(&internal_url, &principals));
+    let later = Later::default();
+    let aws = Aws::through(InProcess(later.clone()), endpoint(&internal_url, &principals));
     let calls = Arc::new(Calls::default());
     let ledger = Ledger::open(&dir).map_err(|error| unusable(dir.join(ledger::FILE), error))?;
     let ledger = Arc::new(ledger);
     let dynamodb =
         DynamoDb::open(&dir).map_err(|error| unusable(dir.join(dynamodb::FILE), error))?;
+    let table = tokens::store(dynamodb.clone());
+    table.create_table().await.map_err(|error| ServeError::Internal(error.into()))?;
     let authorizer = match options.auth {
-        Some(Auth::Token) => Some(authorizer(&dynamodb, others, &options).await?),
+        Some(Auth::Token) => Some(authorizer(table, others, &options).await?),
         Some(Auth::None) | None => None,
     };
     let keys = Arc::new(Credentials::new());
@@ -189,16 +191,11 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
         states: Arc::clone(&states),
         functions: Arc::clone(&functions),
     });
-    in_process.connect(&gateway);
+    later.connect(&gateway);
     let internal_http = HttpServer::start(internal_listener, INTERNAL, move |request| {
         let gateway = Arc::clone(&gateway);
         async move { gateway.call(request).await }
     });
-    aws.store(arn::TABLE)
-        .create_table()
-        .await
-        .map_err(|error| ServeError::Internal(error.into()))?;
-
     let presign_host = url.strip_prefix("http://").unwrap_or_default();
     let public = Arc::new(Public {
         router: RwLock::new(functions::api(&aws, &options, found.engines, &url)),
@@ -434,15 +431,13 @@ async fn reaches_others(host: &str) -> bool {
 /// What checks callers' tokens. Where others reach the server, there has to be one that counts:
 /// else nobody could use it, and nobody would be told why.
 async fn authorizer(
-    dynamodb: &DynamoDb,
+    store: RunStore,
     others: bool,
     options: &ServeOptions,
 ) -> Result<stepwes_authorize::State, ServeError> {
-    let store = tokens::store(dynamodb.clone());
-    let failed = |error: StoreError| ServeError::Internal(error.into());
-    store.create_table().await.map_err(failed)?;
+    let tokens = store.tokens().await.map_err(|error| ServeError::Internal(error.into()))?;
     let now = Utc::now();
-    if others && store.tokens().await.map_err(failed)?.iter().all(|token| token.has_expired(now)) {
+    if others && tokens.iter().all(|token| token.has_expired(now)) {
         return Err(ServeError::NoToken { host: options.host.clone(), dir: options.dir.clone() });
     }
     Ok(stepwes_authorize::State { store, clock: Arc::new(SystemClock) })

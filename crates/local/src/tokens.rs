@@ -1,33 +1,18 @@
 //! The callers' tokens of a server's folder, whether a server runs on it or not.
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{fmt, path::Path, time::Duration};
 
-use aws_sdk_dynamodb::config::{
-    BehaviorVersion, Credentials, HttpClient, Region, RuntimeComponents, SharedHttpClient,
-    http::{HttpRequest, HttpResponse},
-};
-use aws_smithy_runtime_api::{
-    client::{
-        http::{HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector},
-        result::ConnectorError,
-    },
-    http::StatusCode,
-};
-use aws_smithy_types::body::SdkBody;
-use axum::{body::Body, response::IntoResponse as _};
-use bytes::Bytes;
-use http::Response;
-use http_body_util::BodyExt as _;
-use stepwes_core::SystemClock;
+use aws_credential_types::Credentials;
+use stepwes_cloud::{Aws, aws::Endpoint};
 use stepwes_store::RunStore;
 use tokio::net::TcpStream;
 
 use crate::{
     arn,
-    calls::Service,
     credentials::{self, Principals},
     dynamodb::{self, DynamoDb},
     folder::Folder,
+    in_process::InProcess,
     options::ServeError,
     server::aws_at,
 };
@@ -110,63 +95,11 @@ async fn running(dir: &Path) -> Result<Option<RunStore>, ServeError> {
 
 /// The run table of a folder that this process has open, reached without a port.
 pub(crate) fn store(dynamodb: DynamoDb) -> RunStore {
-    let config = aws_sdk_dynamodb::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new(arn::REGION))
-        .credentials_provider(Credentials::new("none", "none", None, None, "stepwes-local"))
-        .http_client(InProcess { dynamodb })
-        .build();
-    let client = aws_sdk_dynamodb::Client::from_conf(config);
-    RunStore::new(client, arn::TABLE, Arc::new(SystemClock))
-}
-
-/// The SDK's way to a DynamoDB in the same process.
-#[derive(Clone)]
-struct InProcess {
-    dynamodb: DynamoDb,
-}
-
-impl fmt::Debug for InProcess {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("InProcess")
-    }
-}
-
-impl HttpClient for InProcess {
-    fn http_connector(
-        &self,
-        _: &HttpConnectorSettings,
-        _: &RuntimeComponents,
-    ) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
-    }
-}
-
-impl From<InProcess> for SharedHttpClient {
-    fn from(client: InProcess) -> Self {
-        Self::new(client)
-    }
-}
-
-impl HttpConnector for InProcess {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let dynamodb = self.dynamodb.clone();
-        HttpConnectorFuture::new(async move {
-            let broken = |why: String| ConnectorError::other(why.into(), None);
-            let target = request.headers().get("x-amz-target").unwrap_or_default();
-            let asked = target.rsplit('.').next().unwrap_or_default();
-            let body = request.body().bytes().map(Bytes::copy_from_slice).unwrap_or_default();
-            let answered = match dynamodb::operation(asked) {
-                Some(operation) => dynamodb.call(operation, body).await,
-                None => Err(dynamodb::unknown(asked)),
-            };
-            let response: Response<Body> =
-                answered.unwrap_or_else(|error| error.response(Service::DynamoDb)).into_response();
-            let (parts, body) = response.into_parts();
-            let body = body.collect().await.map_err(|error| broken(error.to_string()))?.to_bytes();
-            let status = StatusCode::try_from(parts.status.as_u16())
-                .map_err(|error| broken(error.to_string()))?;
-            Ok(HttpResponse::new(status, SdkBody::from(body)))
-        })
-    }
+    // Nobody looks at the signature.
+    let endpoint = Endpoint {
+        url: "http://dynamodb".to_owned(),
+        region: arn::REGION.to_owned(),
+        credentials: Credentials::new("none", "none", None, None, "stepwes-local"),
+    };
+    Aws::through(InProcess(dynamodb), endpoint).store(arn::TABLE)
 }

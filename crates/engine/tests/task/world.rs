@@ -1,8 +1,9 @@
 //! A task to be: a request in S3, a stub of cwltool on PATH, and the real binary.
 
 use std::{
+    ffi::OsStr,
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
     path::PathBuf,
     process::{Output, Stdio},
 };
@@ -117,6 +118,8 @@ impl World {
         command
             .env_clear()
             .env("PATH", &self.path)
+            // Nobody's, and no UTF-8: what a task does not read must not end it.
+            .env("ODD", OsStr::from_bytes(b"\xff"))
             .env("AWS_ENDPOINT_URL", &endpoint)
             .env("AWS_REGION", "us-east-1")
             .env("AWS_ACCESS_KEY_ID", "TASKROLE")
