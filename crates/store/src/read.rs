@@ -103,15 +103,9 @@ impl RunStore {
     /// # Errors
     /// As DynamoDB fails, or when an item cannot be read.
     pub async fn counts(&self) -> Result<BTreeMap<RunState, i64>, StoreError> {
-        let query = self
-            .query()
-            .consistent_read(true)
-            .key_condition_expression("#pk = :pk")
-            .expression_attribute_names("#pk", at::PK)
-            .expression_attribute_values(":pk", text(at::COUNTS_PK));
         let mut counts: BTreeMap<_, _> =
             RunState::ALL.into_iter().map(|state| (state, 0)).collect();
-        for shard in all(query).await? {
+        for shard in self.partition(at::COUNTS_PK).await? {
             for (state, count) in decode_counts(&shard)? {
                 *counts.entry(state).or_default() += count;
             }
@@ -195,6 +189,17 @@ impl RunStore {
         Ok(answer.item)
     }
 
+    /// Every item of a partition (strongly consistent).
+    pub(crate) async fn partition(&self, pk: &str) -> Result<Vec<Item>, StoreError> {
+        let query = self
+            .query()
+            .consistent_read(true)
+            .key_condition_expression("#pk = :pk")
+            .expression_attribute_names("#pk", at::PK)
+            .expression_attribute_values(":pk", text(pk));
+        all(query).await
+    }
+
     fn get_item(&self, pk: String, sk: impl Into<String>) -> GetItemFluentBuilder {
         self.client
             .get_item()
@@ -203,7 +208,7 @@ impl RunStore {
             .consistent_read(true)
     }
 
-    pub(crate) fn query(&self) -> QueryFluentBuilder {
+    fn query(&self) -> QueryFluentBuilder {
         self.client.query().table_name(&self.table)
     }
 }
@@ -230,7 +235,7 @@ async fn first(query: QueryFluentBuilder, limit: usize) -> Result<Vec<Item>, Sto
 }
 
 /// Every item.
-pub(crate) async fn all(query: QueryFluentBuilder) -> Result<Vec<Item>, StoreError> {
+async fn all(query: QueryFluentBuilder) -> Result<Vec<Item>, StoreError> {
     let mut pages = query.into_paginator().items().send();
     let mut items = Vec::new();
     while let Some(item) = pages.next().await {

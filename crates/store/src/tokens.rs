@@ -8,10 +8,9 @@ use stepwes_core::caller_token::TokenName;
 
 use crate::{
     RunStore,
-    codec::{decode_token, encode_token, key, number, text},
+    codec::{decode_token, encode_token, key, number},
     error::StoreError,
     model::StoredToken,
-    read::all,
     schema as at,
     write::Tries,
 };
@@ -77,13 +76,7 @@ impl RunStore {
     /// # Errors
     /// As DynamoDB fails, or when an item cannot be read.
     pub async fn tokens(&self) -> Result<Vec<StoredToken>, StoreError> {
-        let query = self
-            .query()
-            .consistent_read(true)
-            .key_condition_expression("#pk = :pk")
-            .expression_attribute_names("#pk", at::PK)
-            .expression_attribute_values(":pk", text(at::TOKENS_PK));
-        all(query).await?.iter().map(decode_token).collect()
+        self.partition(at::TOKENS_PK).await?.iter().map(decode_token).collect()
     }
 
     /// Removes the token of that name. `false` when there was none.

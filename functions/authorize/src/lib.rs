@@ -1,7 +1,7 @@
 //! authorize: says whose token a request came with.
 //!
 //! API Gateway asks before it calls any other function (a REQUEST authorizer, payload format 2.0,
-//! simple responses), `stepwes serve` asks in process. One item is read; nothing is written.
+//! simple responses). One item is read; nothing is written.
 
 use std::{collections::HashMap, sync::Arc};
 

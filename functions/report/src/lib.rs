@@ -85,8 +85,7 @@ impl State {
     }
 }
 
-/// Hears what a task has to say. Said again, it is answered again: a claim
-/// with fresh credentials.
+/// Hears what a task has to say. Said again, it is answered again: a claim with fresh credentials.
 ///
 /// # Errors
 /// [`StepFailure`] when the table or STS does not answer or refuses. That a task is not to go on is

@@ -7,7 +7,7 @@ use lambda_http::{
 };
 use serde::de::DeserializeOwned;
 use stepwes_core::{ApiError, Run, RunId, RunState, caller_token::check_owner};
-use stepwes_store::RunStore;
+use stepwes_store::{RunStore, StoreError};
 
 use super::error::{HttpError, api_error};
 use crate::env::{self, SettingError};
@@ -42,10 +42,8 @@ impl Caller {
     /// # Errors
     /// The same 404 for a malformed id, an unknown one, and somebody else's.
     pub async fn run(&self, store: &RunStore, run_id: &str) -> Result<Run, ApiError> {
-        let unknown = || ApiError::run_not_found(run_id);
-        let id = run_id.parse().map_err(|_| unknown())?;
-        let run = store.get(id).await.map_err(api_error)?;
-        run.filter(|run| self.sees(&run.owner)).ok_or_else(unknown)
+        let (_, run) = self.own(run_id, |id| store.get(id), |run| &run.owner).await?;
+        Ok(run)
     }
 
     /// The state of the run of that id, read consistently, and the id as it is kept, if the caller
@@ -58,15 +56,25 @@ impl Caller {
         store: &RunStore,
         run_id: &str,
     ) -> Result<(RunId, RunState), ApiError> {
-        let unknown = || ApiError::run_not_found(run_id);
-        let id = run_id.parse().map_err(|_| unknown())?;
-        let found = store.state(id).await.map_err(api_error)?;
-        let (_, state) = found.filter(|(owner, _)| self.sees(owner)).ok_or_else(unknown)?;
+        let (id, (_, state)) = self.own(run_id, |id| store.state(id), |(owner, _)| owner).await?;
         Ok((id, state))
     }
 
-    fn sees(&self, owner: &str) -> bool {
-        self.sees_all || owner == self.owner
+    /// What `read` finds of a run, if the caller may see it, with the run's id.
+    async fn own<T, F>(
+        &self,
+        run_id: &str,
+        read: impl FnOnce(RunId) -> F,
+        owner: impl FnOnce(&T) -> &str,
+    ) -> Result<(RunId, T), ApiError>
+    where
+        F: Future<Output = Result<Option<T>, StoreError>>,
+    {
+        let unknown = || ApiError::run_not_found(run_id);
+        let id = run_id.parse().map_err(|_| unknown())?;
+        let found = read(id).await.map_err(api_error)?;
+        let seen = found.filter(|found| self.sees_all || owner(found) == self.owner);
+        seen.map(|seen| (id, seen)).ok_or_else(unknown)
     }
 }
 
