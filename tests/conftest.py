@@ -13,17 +13,17 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 import urllib.parse
 import uuid
 
 import pytest
 import requests
 from credentials import Nobody, from_environment
+from waiting import answers, free_ports, until
 
 sys.path.append(str(pathlib.Path(__file__).parent / "cloud"))
 
-from stack import Stack, free_ports  # noqa: E402
+from stack import Stack  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BIN = pathlib.Path(os.environ.get("STEPWES_BIN", ROOT / "target/debug/stepwes"))
@@ -61,15 +61,9 @@ class Server:
     def start(self):
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, cwd=self.folder.parent, env=self.environment)
-        until(lambda: self.answers() or self.process.poll() is not None, "the server answers")
+        until(lambda: answers(f"{self.url}/service-info") or self.process.poll() is not None, "the server answers")
         assert self.process.poll() is None, self.log.read_text()
         return self
-
-    def answers(self):
-        try:
-            return requests.get(f"{self.url}/service-info", timeout=5).ok
-        except requests.ConnectionError:
-            return False
 
     def kill(self):
         self.process.kill()
@@ -80,17 +74,6 @@ class Server:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(60)
         subprocess.run(self.command("--stop-runs"), timeout=120, check=True, capture_output=True)
-
-
-def until(condition, what, seconds=120):
-    """Waits for a condition; fails by name when it does not come."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"waited {seconds} s in vain until {what}")
 
 
 class Wes:

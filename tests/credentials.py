@@ -50,9 +50,18 @@ class User(Nobody):
         return ["--user", ":".join(self.user)]
 
 
-class SigV4(requests.auth.AuthBase):
-    """Signs requests as AWS's clients do.
+def signature(secret, scope, time, canonical):
+    """The signature of a canonical request.
     <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>"""
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    key = f"AWS4{secret}".encode()
+    for part in (*scope.split("/"), "\n".join(["AWS4-HMAC-SHA256", time, scope, digest])):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key.hex()
+
+
+class SigV4(requests.auth.AuthBase):
+    """Signs requests as AWS's clients do."""
 
     def __init__(self, service, key, secret, session=None, region="us-east-1"):
         self.service, self.id, self.secret, self.session, self.region = service, key, secret, session, region
@@ -77,12 +86,9 @@ class SigV4(requests.auth.AuthBase):
             names, hashlib.sha256(body).hexdigest(),
         ])
         scope = f"{now[:8]}/{self.region}/{self.service}/aws4_request"
-        to_sign = "\n".join(["AWS4-HMAC-SHA256", now, scope, hashlib.sha256(canonical.encode()).hexdigest()])
-        key = f"AWS4{self.secret}".encode()
-        for part in (*scope.split("/"), to_sign):
-            key = hmac.digest(key, part.encode(), "sha256")
         request.headers["Authorization"] = (
-            f"AWS4-HMAC-SHA256 Credential={self.id}/{scope}, SignedHeaders={names}, Signature={key.hex()}"
+            f"AWS4-HMAC-SHA256 Credential={self.id}/{scope}, SignedHeaders={names}, "
+            f"Signature={signature(self.secret, scope, now, canonical)}"
         )
         return request
 

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import hmac
 import json
 import os
 import pathlib
@@ -13,8 +12,9 @@ import urllib.parse
 import pytest
 import requests
 from conftest import BIN, Server, Wes
+from credentials import Token, signature
 from test_cli import Foreign
-from test_clients import counting, tool  # noqa: F401 (a fixture)
+from test_clients import by_netrc, counting, tool  # noqa: F401 (a fixture)
 
 HELLO = ("hello.cwl", b"cwlVersion: v1.2\nclass: CommandLineTool\nbaseCommand: [echo, hello]\ninputs: []\noutputs: {out: {type: stdout}}\n")
 
@@ -37,7 +37,7 @@ class Asking:
         return self.token("create", *arguments).stdout.strip()
 
     def wes(self, token):
-        return Caller(self.server.url, self.server.folder, token)
+        return Wes(self.server.url, server=self.server, credentials=Token(token))
 
     def stepwes(self, *arguments, check=True, **environment):
         done = subprocess.run(
@@ -46,20 +46,6 @@ class Asking:
         )
         assert not check or done.returncode == 0, done.stderr
         return done
-
-
-class Caller(Wes):
-    """The API with a token."""
-
-    def __init__(self, base, folder, token):
-        super().__init__(base, folder)
-        self.headers = {"Authorization": f"Bearer {token}"}
-
-    def get(self, path, **more):
-        return super().get(path, headers=self.headers, **more)
-
-    def post(self, path, headers=None, **more):
-        return super().post(path, headers={**self.headers, **(headers or {})}, **more)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +128,7 @@ def test_a_refused_upload_is_told_why(asking):
     big = ("big", b"x" * (8 << 20))
     answer = Wes(asking.server.url).submit("hello.cwl", [HELLO, big])
     assert answer.status_code == 401
-    assert Caller(asking.server.url, None, "nobody.x").submit("hello.cwl", [HELLO]).status_code == 401
+    assert asking.wes("nobody.x").submit("hello.cwl", [HELLO]).status_code == 401
 
 
 def test_a_token_that_is_revoked_or_has_expired_lets_nobody_in(asking):
@@ -213,17 +199,13 @@ def test_toil_wes_cwl_runner_sends_a_token_as_basic(asking, ada, counting):  # n
 
 
 def test_wes_client_takes_a_token_from_netrc_and_reads_with_one_as_bearer(asking, ada, counting):  # noqa: F811
-    """Its --auth is not sent when it submits (wes-service 5.0); what its HTTP library finds in netrc is."""
     client = tool("wes-client")
     assert client, "wes-client is missing: `make test` installs it (PyPI wes-service)"
     where = urllib.parse.urlsplit(asking.server.url)
-    netrc = counting / "netrc"
-    netrc.touch(0o600)
-    netrc.write_text(f"machine {where.hostname} login ada-laptop password {ada.split('.')[1]}\n")
     done = subprocess.run(
         [client, f"--host={where.netloc}", f"--proto={where.scheme}",
          "--attachments=tools/upper.cwl,tools/count.cwl,text.txt", "count.cwl", "job.json"],
-        cwd=counting, capture_output=True, text=True, timeout=300, env={**os.environ, "NETRC": str(netrc)},
+        cwd=counting, capture_output=True, text=True, timeout=300, env=by_netrc(counting, where, "ada-laptop", ada.split(".")[1]),
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["upper"]["size"] == 8
@@ -257,6 +239,8 @@ def test_the_tokens_of_a_deployed_table_are_managed_by_its_name(asking):
     environment = {
         **AWS, "AWS_ACCESS_KEY_ID": key["access_key_id"], "AWS_SECRET_ACCESS_KEY": key["secret_access_key"], "AWS_SESSION_TOKEN": "",
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{(folder / 'internal-port').read_text().strip()}",
+        # Nobody's, and no UTF-8.
+        "ODD": os.fsdecode(b"\xff"),
     }
 
     def stepwes(*arguments, **more):
@@ -283,8 +267,8 @@ AWS = {
 }
 
 
-def signature(method, path, query, headers, body):
-    """Signature Version 4 as AWS's documentation has it, of a request as it came over the wire."""
+def verify(method, path, query, headers, body):
+    """The signature of a request as it came over the wire is the one that AWS's documentation has."""
     given = dict(part.strip().split("=", 1) for part in headers["Authorization"].removeprefix("AWS4-HMAC-SHA256 ").split(","))
     key, date, region, service, _ = given["Credential"].split("/")
     assert (key, region, service) == ("AKIDEXAMPLE", "eu-central-1", "execute-api")
@@ -294,12 +278,8 @@ def signature(method, path, query, headers, body):
         method, urllib.parse.quote(path, safe="/-._~"), "&".join(sorted(query.split("&"))),
         *(f"{name}:{' '.join(headers[name].split())}" for name in names), "", ";".join(names), hashlib.sha256(body).hexdigest(),
     ])
-    to_sign = "\n".join(["AWS4-HMAC-SHA256", headers["x-amz-date"], f"{date}/{region}/{service}/aws4_request",
-                         hashlib.sha256(canonical.encode()).hexdigest()])
-    digest = b"AWS4" + AWS["AWS_SECRET_ACCESS_KEY"].encode()
-    for part in [date, region, service, "aws4_request", to_sign]:
-        digest = hmac.new(digest, part.encode(), "sha256").digest()
-    assert digest.hex() == given["Signature"]
+    scope = f"{date}/{region}/{service}/aws4_request"
+    assert signature(AWS["AWS_SECRET_ACCESS_KEY"], scope, headers["x-amz-date"], canonical) == given["Signature"]
 
 
 @pytest.fixture
@@ -339,7 +319,7 @@ def test_aws_signs_what_goes_to_the_server_and_nothing_that_leads_elsewhere(two_
     assert {path for _, path, _, _ in foreign.seen} >= {"/runs", "/runs/r1", "/runs/r1/logs/stderr"}
     for method, path, headers, body in foreign.seen:
         query = foreign.queries.get((method, path), "")
-        signature(method, f"/ga4gh/wes/v1{path}", query, headers, body)
+        verify(method, f"/ga4gh/wes/v1{path}", query, headers, body)
     assert "owner=a%20b%26c" in foreign.queries["GET", "/runs"]
     assert elsewhere.seen
     told = {name.lower() for _, _, headers, _ in elsewhere.seen for name in headers}

@@ -33,6 +33,15 @@ def counting(tmp_path):
     return tmp_path
 
 
+def by_netrc(folder, where, name, password):
+    """The environment in which wes-client says who it is when it submits: its --auth is not sent then (wes-service
+    5.0); what its HTTP library finds in netrc is."""
+    netrc = folder / "netrc"
+    netrc.touch(0o600)
+    netrc.write_text(f"machine {where.hostname} login {name} password {password}\n")
+    return {**os.environ, "NETRC": str(netrc)}
+
+
 def test_wes_client_submits_and_waits(service, counting):
     client = tool("wes-client")
     assert client, "wes-client is missing: `make test` installs it (PyPI wes-service)"
@@ -42,12 +51,8 @@ def test_wes_client_submits_and_waits(service, counting):
     options = [f"--host={where.netloc}", f"--proto={where.scheme}"]
     environment = os.environ
     if service.credentials.header:
-        # Its --auth is not sent when it submits (wes-service 5.0); what its HTTP library finds in netrc is.
         options.append(f"--auth={service.credentials.header}")
-        netrc = counting / "netrc"
-        netrc.touch(0o600)
-        netrc.write_text("machine {} login {} password {}\n".format(where.hostname, *service.credentials.user))
-        environment = {**os.environ, "NETRC": str(netrc)}
+        environment = by_netrc(counting, where, *service.credentials.user)
     done = subprocess.run(
         [client, *options,
          "--attachments=tools/upper.cwl,tools/count.cwl,text.txt", "count.cwl", "job.json"],

@@ -9,10 +9,8 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree
 
 import requests
@@ -24,23 +22,13 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))
 
 from credentials import Nobody, Signed, SigV4, Token  # noqa: E402
+from waiting import answers, free_ports, until  # noqa: E402
 
 REGION, ACCOUNT = "us-east-1", "123456789012"
 # The account's root user, to ministack: its policies are nobody's.
 ROOT_KEY = (ACCOUNT, "test")
 IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/stepwes-engine:test"
 STACK = "stepwes-test"
-
-
-def free_ports(number):
-    """Ports that nobody listens at. Held together, so that they differ."""
-    listeners = [socket.socket() for _ in range(number)]
-    for listener in listeners:
-        listener.bind(("127.0.0.1", 0))
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
 
 
 class Stack:
@@ -106,18 +94,13 @@ class Stack:
                 [ROOT / ".venv-cloud/bin/python", HERE / "emulator/serve.py"], env=environment, cwd=self.folder,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )
-        end = time.monotonic() + 60
-        while not self.answers():
-            assert self.emulator.poll() is None and time.monotonic() < end, (self.folder / "emulator.log").read_text()
-            time.sleep(0.05)
+        until(
+            lambda: answers(f"{self.endpoint}/_ministack/health") or self.emulator.poll() is not None,
+            f"the emulator answers; {self.folder / 'emulator.log'} is its log", 60,
+        )
+        assert self.emulator.poll() is None, (self.folder / "emulator.log").read_text()
         self.deploy()
         return self
-
-    def answers(self):
-        try:
-            return requests.get(f"{self.endpoint}/_ministack/health", timeout=5).ok
-        except requests.ConnectionError:
-            return False
 
     def aws_environment(self):
         """What any AWS client needs to find this AWS, and what keeps it from finding another."""
@@ -153,10 +136,10 @@ class Stack:
         }
 
     def credentials(self, name="tester"):
-        """Those of a caller of this name, as the API asks for them: a token where the template knows AuthMode, else the
-        key of an IAM user who may call the API and nothing else."""
+        """Those of a caller of this name, as AuthMode asks for them: a token, or the key of an IAM user who may call the
+        API and nothing else."""
         known = yaml.safe_load((self.build / "template.yaml").read_text())["Parameters"]
-        mode = self.parameters.get("AuthMode") or known.get("AuthMode", {"Default": "iam"})["Default"]
+        mode = self.parameters.get("AuthMode") or known["AuthMode"]["Default"]
         if name not in self.callers:
             assert mode in ("token", "iam", "none"), f"nobody issues tokens here for AuthMode {mode}"
             self.callers[name] = {"token": self.new_token, "iam": self.new_user, "none": lambda _: Nobody()}[mode](name)
@@ -251,7 +234,8 @@ class Stack:
         return [event["stateEnteredEventDetails"]["name"] for event in events if "stateEnteredEventDetails" in event]
 
     def invocations(self):
-        """How often each function has been invoked so far, by its name in the template."""
+        """How often each function has been invoked so far, by its name in the template; not the authorizer, which
+        requests ask and not runs."""
         found = {}
         for function in ("Submit", "Status", "Cancel", "Advance", "Collect", "Report", "Reconcile"):
             group = f"/stepwes/{STACK}/{function.lower()}"
