@@ -13,6 +13,7 @@
 
 pub mod arn;
 mod aws_error;
+mod boot;
 mod calls;
 mod credentials;
 mod dynamodb;

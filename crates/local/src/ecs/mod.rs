@@ -23,6 +23,7 @@ use self::{
     process::{Found, ProcessId, Program, file},
 };
 use crate::{
+    boot,
     ledger::{Ledger, LedgerError},
     life::Life,
 };
@@ -115,7 +116,7 @@ impl Ecs {
     ) -> Result<Arc<Self>, LedgerError> {
         let ecs = Arc::new(Self {
             life,
-            boot_id: process::boot_id(),
+            boot_id: boot::id(),
             tasks: Mutex::default(),
             definition,
             ledger,

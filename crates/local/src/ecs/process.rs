@@ -78,13 +78,6 @@ pub(crate) mod file {
     pub(crate) const WORK: &str = "work";
 }
 
-/// The id of the machine's present boot.
-pub(crate) fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map(|id| id.trim().to_owned())
-        .unwrap_or_default()
-}
-
 /// Starts the program in a session of its own. From the very fork on it holds the lock of its
 /// `alive` file, and it writes its pid there before it becomes the program: whoever comes later
 /// can tell whether it was started, and whether it lives, whenever this process is killed.

@@ -16,6 +16,7 @@ mod access;
 mod checksum;
 mod copy;
 mod error;
+mod journal;
 mod listing;
 mod meta;
 mod multipart;
@@ -89,6 +90,11 @@ pub enum OpenError {
         /// What the file system says.
         source: std::io::Error,
     },
+    /// What a power cut left cannot be put right.
+    #[error(
+        "cannot read back what was written before the machine went down: {0}; free some space, and give this user read and write access to the S3 folder"
+    )]
+    Journal(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A bucket's folder is a symbolic link or a file.
     #[error("{} must be a folder, not a link or file; link or mount the folder around it instead", .0.display())]
     Link(PathBuf),

@@ -4,6 +4,7 @@
 //! <root>/<bucket>/…            the objects, see `names`
 //! <root>/.meta/<bucket>/…      their descriptions, see `meta`
 //! <root>/.tmp/put/…            files being written; swept when the store opens
+//! <root>/.tmp/journal/…        what may not have reached the disk yet, see `journal`
 //! <root>/.tmp/uploads/<id>/…   multipart uploads; they outlive a restart, for seven days
 //! ```
 //!
@@ -15,14 +16,15 @@
 //! Symbolic links are not followed: what lies behind one is outside of the folder.
 //!
 //! What is acknowledged survives `kill -9`, whatever it is. Of a power cut, the promise is that what
-//! is there is whole and what refers to something finds it: an object is on the disk before its
-//! writer is told, and so before a row of the databases can speak of it. Lost may be: the databases'
-//! last transactions (`synchronous = NORMAL`), descriptions of objects beyond what is computed
-//! again (content type, user metadata, given checksums), uploads that are not completed; deleted
-//! objects may be back.
+//! is there is whole and what refers to something finds it: an object is on the disk, as a file or in
+//! the journal, before its writer is told, and so before a row of the databases can speak of it. Lost
+//! may be: the databases' last transactions (`synchronous = NORMAL`), descriptions of large objects
+//! beyond what is computed again (content type, user metadata, given checksums), uploads that are not
+//! completed; deleted objects may be back.
 
 use super::OpenError;
 use super::error::{IoContext as _, StoreError, StoreResult, absent};
+use super::journal::{self, Described, Journal, Position, Record};
 use super::meta::{Meta, Sidecar, Stamp, Version, sidecar_place, stamp_apart};
 use super::names::{KeyPath, beside, key_path};
 use super::temp::TempFile;
@@ -34,7 +36,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A file changed this recently may change again without its time or size changing.
@@ -47,6 +49,7 @@ pub(super) const CHUNK: usize = 128 * 1024;
 pub(super) struct Store {
     root: PathBuf,
     buckets: BTreeMap<String, PathBuf>,
+    journal: Arc<Journal>,
     /// Held while names change; the newest modification time given to an object.
     tree: Mutex<SystemTime>,
 }
@@ -94,15 +97,63 @@ impl Store {
             }
             folders.insert((*bucket).to_owned(), folder);
         }
-        let store = Self { root, buckets: folders, tree: Mutex::new(UNIX_EPOCH) };
-        let swept = store.puts();
+        let temporary = root.join(".tmp");
+        let swept = temporary.join("put");
         if swept.exists() {
             fs::remove_dir_all(&swept).map_err(in_folder(&swept))?;
         }
-        for folder in [swept, store.uploads()] {
-            fs::create_dir_all(&folder).map_err(in_folder(&folder))?;
+        let kept = temporary.join("journal");
+        for folder in [&swept, &temporary.join("uploads"), &kept] {
+            fs::create_dir_all(folder).map_err(in_folder(folder))?;
         }
+        let (left, by_another_boot) = journal::left(&kept).map_err(in_folder(&kept))?;
+        let journal = Journal::begin(&kept, left.clone()).map_err(in_folder(&kept))?;
+        let store = Self {
+            root,
+            buckets: folders,
+            journal: Arc::new(journal),
+            tree: Mutex::new(UNIX_EPOCH),
+        };
+        if by_another_boot {
+            store.restore(&left).map_err(|error| OpenError::Journal(error.into()))?;
+        }
+        if !left.is_empty() {
+            store.journal.clear().map_err(in_folder(&kept))?;
+        }
+        let journal = Arc::clone(&store.journal);
+        std::thread::Builder::new()
+            .name("stepwes-s3-journal".to_owned())
+            .spawn(move || journal.clear_until_closed())
+            .map_err(in_folder(&kept))?;
         Ok(store)
+    }
+
+    /// Makes what the files of a journal tell of, as far as it is not there.
+    fn restore(&self, files: &[PathBuf]) -> StoreResult<()> {
+        let records = journal::read(files).context("read", &self.root)?;
+        for (Record { bucket, key, object }, bytes) in records {
+            let Some(Described { stamp, meta }) = object else { continue };
+            if !self.buckets.contains_key(&bucket) {
+                continue;
+            }
+            if let Some((object, _)) = self.look(&bucket, &key)? {
+                // A later one was put there by hand; every other writer leaves a record.
+                if object.stamp.modified() > stamp.modified() {
+                    continue;
+                }
+                if object.stamp == stamp
+                    && is_of(&object.file, &bytes).context("read", &self.root)?
+                {
+                    continue;
+                }
+            }
+            tracing::info!(bucket, key, "an object is made again from the journal");
+            let staged = self.stage()?;
+            staged.write_all(&bytes).context("write", staged.path())?;
+            let stamp = staged.stamp(stamp.modified()).context("set the time of", staged.path())?;
+            self.settle(&bucket, &key, staged, Version { stamp, meta }, None)?;
+        }
+        Ok(())
     }
 
     /// Where files are written before they become objects.
@@ -262,8 +313,11 @@ impl Store {
         precondition: &Precondition,
     ) -> StoreResult<Committed> {
         let path = key_path(key);
-        // Before the lock: others need not wait for the disk.
-        staged.sync().context("write", staged.path())?;
+        let bytes = staged.content(journal::MOST_BYTES).context("read", staged.path())?;
+        if bytes.is_none() {
+            // Before the lock: others need not wait for the disk.
+            staged.sync().context("write", staged.path())?;
+        }
         let mut newest = self.lock();
         self.check(bucket, key, precondition)?;
         let modified = SystemTime::now().max(*newest + Duration::from_nanos(1));
@@ -271,30 +325,66 @@ impl Store {
         let old = self.present(bucket, &path)?;
         let stamp = stamp_apart(old, modified, |time| staged.stamp(time))
             .context("set the time of", staged.path())?;
+        let object = bytes.as_ref().map(|_| Described { stamp, meta: meta.clone() });
+        let position = self.record(bucket, key, object, bytes.as_deref().unwrap_or_default())?;
+        let version = Version { stamp, meta: meta.clone() };
+        let (folder, made) = match self.settle(bucket, key, staged, version, old) {
+            Ok(placed) => placed,
+            Err(error) => {
+                // The key has what it had, so the journal must not say otherwise.
+                self.record(bucket, key, None, &[])?;
+                return Err(error);
+            }
+        };
+        drop(newest);
+        if bytes.is_none() {
+            let mut changed = folder;
+            for _ in 0..=made {
+                // Gone again, its object is gone too.
+                absent(File::open(&changed).and_then(|folder| folder.sync_all()))
+                    .context("write", &changed)?;
+                changed.pop();
+            }
+        }
+        self.journal.wait(position).context("write the journal of", &self.root)?;
+        Ok(Committed { stamp, meta })
+    }
 
+    fn record(
+        &self,
+        bucket: &str,
+        key: &str,
+        object: Option<Described>,
+        bytes: &[u8],
+    ) -> StoreResult<Position> {
+        let record = Record { bucket: bucket.to_owned(), key: key.to_owned(), object };
+        self.journal.append(&record, bytes).context("write the journal of", &self.root)
+    }
+
+    /// Moves a file to its place and describes it. Gives its folder, and how many were made for it.
+    fn settle(
+        &self,
+        bucket: &str,
+        key: &str,
+        staged: TempFile,
+        version: Version,
+        old: Option<Stamp>,
+    ) -> StoreResult<(PathBuf, usize)> {
         // The description first: the old file keeps its own until the new file takes its place.
         let mut versions = Vec::with_capacity(2);
         if let Some(old) = old {
             let known = self.sidecar(bucket, key)?;
             versions.extend(known.as_ref().and_then(|k| k.version(old)).cloned());
         }
-        versions.push(Version { stamp, meta: meta.clone() });
+        versions.push(version);
         self.write_sidecar(bucket, key, versions)?;
-
+        let path = key_path(key);
         let (folder, made) = self.make_folders(bucket, &path.folders)?;
         if let Err(error) = self.put_in_place(staged, &folder, &path.name) {
             self.prune(bucket, folder);
             return Err(error);
         }
-        drop(newest);
-        let mut changed = folder;
-        for _ in 0..=made {
-            // Gone again, its object is gone too.
-            absent(File::open(&changed).and_then(|folder| folder.sync_all()))
-                .context("write", &changed)?;
-            changed.pop();
-        }
-        Ok(Committed { stamp, meta })
+        Ok((folder, made))
     }
 
     fn check(&self, bucket: &str, key: &str, precondition: &Precondition) -> StoreResult<()> {
@@ -367,6 +457,8 @@ impl Store {
         let path = key_path(key);
         let _tree = self.lock();
         self.check(bucket, key, precondition)?;
+        // Not waited for: whether it has reached the disk makes no difference to what is promised.
+        self.record(bucket, key, None, &[])?;
         if let Some(place) = self.place(bucket, &path)? {
             let folder = place.parent().unwrap_or(&place);
             let other = folder.join(beside(&path.name));
@@ -462,6 +554,22 @@ pub(super) fn matches(condition: &ETagCondition, etag: &str) -> bool {
     match condition {
         ETagCondition::Any => true,
         ETagCondition::ETag(wanted) => wanted.as_strong() == Some(etag),
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.journal.close();
+    }
+}
+
+/// Whether a file has these bytes, and no more.
+fn is_of(file: &File, bytes: &[u8]) -> io::Result<bool> {
+    let mut content = vec![0; bytes.len()];
+    match file.read_exact_at(&mut content, 0) {
+        Ok(()) => Ok(content == bytes && file.metadata()?.len() == bytes.len() as u64),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::meta::Stamp;
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -46,6 +47,17 @@ impl TempFile {
     pub(super) fn stamp(&self, modified: SystemTime) -> io::Result<Stamp> {
         self.file.set_times(FileTimes::new().set_modified(modified))?;
         Ok(Stamp::of(&self.file.metadata()?))
+    }
+
+    /// The content, unless it has more than `most` bytes.
+    pub(super) fn content(&self, most: u64) -> io::Result<Option<Vec<u8>>> {
+        let length = self.file.metadata()?.len();
+        if length > most {
+            return Ok(None);
+        }
+        let mut content = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        self.file.read_exact_at(&mut content, 0)?;
+        Ok(Some(content))
     }
 
     /// Returns when the content is on the disk.

@@ -1,11 +1,12 @@
 //! The folder: what lies where, what a person may do in it, and what a crash leaves.
 
-use crate::{BUCKET, Served, code, delete, files_under, get, put, status};
+use crate::{BUCKET, Served, code, delete, files_under, get, noise, put, status};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::sync::Arc;
 
 async fn keys(client: &Client) -> Vec<String> {
@@ -290,6 +291,96 @@ async fn objects_survive_a_restart_and_half_written_files_do_not() {
     assert_eq!(get(&client, "x/y").await.as_deref(), Some(&b"kept"[..]));
     assert_eq!(etag_and_type(&client, "x/y").await.1, "text/kept");
     assert_eq!(files_under(&served.root().join(".tmp")), Vec::<String>::new());
+}
+
+/// What a power cut leaves: the journal of another boot, and of the files whatever had reached the
+/// disk.
+fn forget_boot(root: &Path) {
+    let journal = root.join(".tmp/journal");
+    for name in files_under(&journal) {
+        let (number, _) = name.split_once('@').expect("a number");
+        let other = journal.join(format!("{number}@another-boot"));
+        fs::rename(journal.join(&name), other).expect("renamed");
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_power_cut() {
+    let served = Served::new().await;
+    let client = served.client();
+    for key in ["whole", "torn", "renamed too late", "deep/er/lost", "x", "x/y", "replaced"] {
+        put_typed(&client, key, "the content", "text/kept").await;
+    }
+    put_typed(&client, "replaced", "the second content", "text/second").await;
+    put(&client, "empty", "").await;
+    put(&client, "deleted", "deleted").await;
+    delete(&client, "deleted").await;
+    put(&client, "large", "small at first").await;
+    put(&client, "large", noise(100_000)).await;
+    let etags = |client: Client| async move {
+        let mut etags = Vec::new();
+        for key in keys(&client).await {
+            etags.push((key.clone(), etag_and_type(&client, &key).await));
+        }
+        etags
+    };
+    let before = etags(client).await;
+    let folder = Arc::clone(&served.folder);
+    let file = |path: &str| folder.path().join(BUCKET).join(path);
+    drop(served);
+    // A file that has its name and length, but not its content; one that has its name alone; names
+    // that are still the old ones; folders that are not there.
+    let modified = fs::metadata(file("torn")).and_then(|found| found.modified()).expect("a time");
+    fs::write(file("torn"), "           ").expect("written");
+    let torn = fs::File::options().write(true).open(file("torn")).expect("the file");
+    torn.set_modified(modified).expect("set");
+    fs::write(file("replaced"), "").expect("written");
+    let replaced = fs::File::options().write(true).open(file("replaced")).expect("the file");
+    replaced.set_modified(modified).expect("set");
+    fs::remove_file(file("renamed too late")).expect("removed");
+    fs::remove_dir_all(file("deep")).expect("removed");
+    fs::remove_dir_all(folder.path().join(".meta")).expect("removed");
+    forget_boot(folder.path());
+    let served = Served::over(folder).await;
+    let client = served.client();
+    let mut after = etags(client.clone()).await;
+    // What is not small has no more than its file.
+    for (_, (_, content_type)) in after.iter_mut().filter(|(key, _)| key == "large") {
+        assert_eq!(content_type, "binary/octet-stream");
+    }
+    let known = |etags: &[(String, (String, String))]| {
+        etags.iter().map(|(key, (etag, _))| (key.clone(), etag.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(known(&after), known(&before));
+    assert_eq!(etag_and_type(&client, "torn").await.1, "text/kept");
+    assert_eq!(etag_and_type(&client, "deep/er/lost").await.1, "text/kept");
+    assert_eq!(get(&client, "torn").await.as_deref(), Some(&b"the content"[..]));
+    assert_eq!(get(&client, "replaced").await.as_deref(), Some(&b"the second content"[..]));
+    assert_eq!(get(&client, "large").await, Some(noise(100_000)));
+    assert_eq!(get(&client, "deleted").await, None);
+}
+
+#[tokio::test]
+async fn what_a_person_did_to_the_folder_since_is_not_undone() {
+    let served = Served::new().await;
+    let client = served.client();
+    for key in ["edited", "removed"] {
+        put(&client, key, "the content").await;
+    }
+    let folder = Arc::clone(&served.folder);
+    drop(served);
+    let file = |path: &str| folder.path().join(BUCKET).join(path);
+    fs::write(file("edited"), "by hand").expect("written");
+    fs::remove_file(file("removed")).expect("removed");
+    // The same boot: the folder is as it was left.
+    let served = Served::over(Arc::clone(&folder)).await;
+    assert_eq!(keys(&served.client()).await, ["edited"]);
+    put(&served.client(), "edited", "again").await;
+    drop(served);
+    fs::write(file("edited"), "by hand").expect("written");
+    forget_boot(folder.path());
+    let served = Served::over(Arc::clone(&folder)).await;
+    assert_eq!(get(&served.client(), "edited").await.as_deref(), Some(&b"by hand"[..]));
 }
 
 #[tokio::test]

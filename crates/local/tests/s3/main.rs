@@ -148,13 +148,16 @@ fn status<E>(error: &SdkError<E, aws_sdk_s3::config::http::HttpResponse>) -> u16
     error.raw_response().map_or(0, |response| response.status().as_u16())
 }
 
-/// Every file under a folder, relative to it, sorted.
+/// Every file under a folder, relative to it, sorted; without the journal.
 fn files_under(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {
         for entry in std::fs::read_dir(&next).expect("a folder") {
             let entry = entry.expect("an entry");
+            if entry.path().ends_with(".tmp/journal") {
+                continue;
+            }
             if entry.file_type().expect("a type").is_dir() {
                 folders.push(entry.path());
             } else {
