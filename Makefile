@@ -72,6 +72,7 @@ lint-template: .venv-package .venv-iac ## Check template.yaml: against CloudForm
 
 bench: .venv-test .venv-toil ## Measure: cold starts, and what else is in tests/bench
 	@$(CARGO) build --locked --release --bins --example hello
+	@$(CARGO) build --locked --profile dist --package stepwes --package stepwes-engine
 	@for script in tests/bench/*.py; do \
 	  echo "==> $$script"; \
 	  PATH="$(CURDIR)/.venv-test/bin:$$PATH" STEPWES_TOIL="$(CURDIR)/.venv-toil" python "$$script"; \

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """stepwes beside Toil's WES server, with a stub engine that exits at once: requests a second, latencies, memory.
 
-    cargo build --release --bins && STEPWES_TOIL=.venv-toil python3 tests/bench/servers.py
+    cargo build --profile dist -p stepwes -p stepwes-engine && STEPWES_TOIL=.venv-toil python3 tests/bench/servers.py
 
 The load comes from a script for any WES server, which STEPWES_BENCH names (bench_wes.py of the material
 beside the project unless it is set); it uses wrk when that is installed. The servers run one after the
@@ -17,7 +17,7 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "dist"
 SCRIPT = pathlib.Path(os.environ.get("STEPWES_BENCH", ROOT.parent / "shared/bench/bench_wes.py"))
 WORKFLOW = (
     "cwlVersion: v1.2\nclass: CommandLineTool\nbaseCommand: echo\nstdout: out\n"
