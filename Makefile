@@ -68,6 +68,7 @@ lint-template: .venv-package .venv-iac ## Check template.yaml: against CloudForm
 	@.venv-iac/bin/python scripts/template/lint.py
 	@echo "==> template.yaml: what the code needs"
 	@.venv-iac/bin/python scripts/template/contract.py
+	@.venv-iac/bin/python scripts/template/parameters.py
 	@.venv-iac/bin/python scripts/template/mutants.py
 
 bench: .venv-test .venv-toil ## Measure: cold starts, and what else is in tests/bench

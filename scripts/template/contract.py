@@ -54,7 +54,7 @@ REFUSED = [
     ({"AuthMode": "jwt", "JwtIssuer": "https://id.example.org"}, "JwtAudience"),
     ({"JwtIssuer": "https://id.example.org"}, "AuthMode jwt alone"),
     ({"AuthMode": "jwt", "JwtIssuer": "http://id.example.org", "JwtAudience": "wes"}, "JwtIssuer"),
-    ({"AuthMode": "iam", "AdminGroup": "admins"}, "AdminGroup"),
+    ({"AuthMode": "none", "AllowAnonymous": "yes", "AdminGroup": "admins"}, "AdminGroup"),
     ({"AdminGroup": "a,b"}, "AdminGroup"),
     ({"SubnetIds": "subnet-0123456789abcdef0"}, "VpcId"),
     ({"SecurityGroupId": "sg-0123456789abcdef0"}, "VpcId"),
@@ -92,6 +92,7 @@ TAKEN = [
     {"TaskCpu": "16384", "TaskMemory": "122880"},
     {"InputBuckets": ",".join(f"bucket-{number}-of-eight" for number in range(8))},
     {"ReconcileSchedule": "rate(1 hour)"},
+    {"AuthMode": "iam", "AdminGroup": "111122223333:role/Admins"},
     NETWORK | {"AssignPublicIp": "ENABLED"},
     NETWORK | {"Compute": "ec2", "TaskCpu": "1024", "TaskMemory": "15000"},
 ]

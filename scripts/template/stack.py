@@ -125,7 +125,8 @@ class Stack:
     def _check_parameter(name, declaration, value):
         kind = declaration["Type"]
         assert kind in {"String", "Number", "CommaDelimitedList"}, f"{name} is of type {kind}"
-        parts = value.split(",") if kind == "CommaDelimitedList" else [value]
+        # CloudFormation leaves out the blanks around members.
+        parts = [part.strip() for part in value.split(",")] if kind == "CommaDelimitedList" else [value]
         pattern = declaration.get("AllowedPattern", "")
         problem = declaration.get("ConstraintDescription", "its constraints")
         if pattern and not all(re.fullmatch(pattern, part) for part in parts):
@@ -136,7 +137,10 @@ class Stack:
         if len(value) > declaration.get("MaxLength", len(value)):
             raise Contradiction(f"{name} is too long")
         if kind == "Number":
-            number = float(value)
+            try:
+                number = float(value)
+            except ValueError:
+                raise Contradiction(f"{name} is no number") from None
             if not declaration.get("MinValue", number) <= number <= declaration.get("MaxValue", number):
                 raise Contradiction(f"{name} is out of its range")
 
