@@ -2,7 +2,7 @@
 """Holds template.yaml against the code: what the code reads, calls and serves is in the template, and nothing else is.
 
 Environment variables, AWS calls by role, routes, the state machine's substitutions and resources, the fields of state
-changes, the log lines that metrics are made of, and which parameters are refused. Expectations are read from the Rust
+changes, the log lines that metrics are made of, what instances have for the engine task, and which parameters are refused. Expectations are read from the Rust
 sources (rust_source.py), never written down twice.
 """
 
@@ -10,6 +10,7 @@ import json
 import re
 import sys
 
+import instances
 from rust_source import ROOT, Sources, code
 from stack import GIVEN, NETWORK, VARIANTS, Contradiction, Stack, as_list, translated
 
@@ -383,6 +384,8 @@ def problems(template, sources):
     for what, given in VARIANTS.items():
         stack = Stack(given, template)
         found = [variables(stack, sources), permissions(stack, sources), routes(stack, sources), table(stack)]
+        if stack.conditions["OnInstances"]:
+            found.append(instances.problems(stack))
         if stack.conditions["Publishes"]:
             found.append(state_changes(stack))
         if stack.conditions["Monitored"]:

@@ -31,6 +31,14 @@ MUTANTS = [
     ("MetricName: Repairs\n", "MetricName: Repaired\n", "alarms"),
     ("Assert: !Equals [!Ref AllowAnonymous, \"yes\"]", "Assert: !Equals [!Ref AuthMode, none]", "not refused"),
     ("{Binary: collect}", "{Binary: advance}", "runs the binary"),
+    ("{Name: work, Host: {SourcePath: /var/lib/stepwes}}", "{Name: work, Host: {SourcePath: /var/lib/work}}", "one path"),
+    ("ContainerPath: /var/run/docker.sock", "ContainerPath: /run/docker.sock", "socket"),
+    ("{Name: STEPWES_WORK_DIR, Value: /var/lib/stepwes}", "{Name: STEPWES_WORK_DIR, Value: /var/lib/other}", "work folder"),
+    ('"2000:2000"', '"1000:1000"', "for 1000:1000 alone"),
+    ("groupmod --gid 2000 docker", "groupmod --gid 2001 docker", "group 2000"),
+    ("ECS_AWSVPC_BLOCK_IMDS=true", "ECS_AWSVPC_BLOCK_IMDS=false", "instance's role"),
+    ('MinSize: "0"', 'MinSize: "1"', "nobody needs"),
+    ("NewInstancesProtectedFromScaleIn: true", "NewInstancesProtectedFromScaleIn: false", "scale-in"),
     ("Parameters: [ServiceInfo, PublicUrl,", "Parameters: [PublicUrl,", "grouped"),
 ]
 
