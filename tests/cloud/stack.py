@@ -11,6 +11,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import uuid
 import xml.etree.ElementTree
 
 import requests
@@ -37,6 +38,8 @@ class Stack:
     def __init__(self, folder, build=ROOT / ".aws-sam/build", engine=ROOT / "target/debug/stepwes-engine", **parameters):
         self.folder, self.build, self.engine = pathlib.Path(folder), pathlib.Path(build), pathlib.Path(engine)
         self.parameters = parameters
+        # Of the emulator, besides.
+        self.environment = {}
         self.port, self.api_port = free_ports(2)
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self.url = f"http://127.0.0.1:{self.api_port}/ga4gh/wes/v1"
@@ -87,7 +90,7 @@ class Stack:
             # The emulator's names of buckets do not resolve; on AWS they do.
             "CONTAINER_ENVIRONMENT": json.dumps({"STEPWES_S3_PATH_STYLE": "true"}),
             "STEPWES_S3_PATH_STYLE": "true",
-        }
+        } | self.environment
         with (self.folder / "emulator.log").open("ab") as log:
             # A session of its own, so that the functions' processes are found again.
             self.emulator = subprocess.Popen(
@@ -135,14 +138,24 @@ class Stack:
             each.find("{*}OutputKey").text: each.find("{*}OutputValue").text for each in described.iterfind(".//{*}Outputs/{*}member")
         }
 
+    def update(self, **parameters):
+        """Deploys the stack again, with some other parameters."""
+        self.parameters |= parameters
+        self.callers = {}
+        self.deploy()
+
+    @property
+    def mode(self):
+        """The stack's AuthMode."""
+        known = yaml.safe_load((self.build / "template.yaml").read_text())["Parameters"]
+        return self.parameters.get("AuthMode") or known["AuthMode"]["Default"]
+
     def credentials(self, name="tester"):
         """Those of a caller of this name, as AuthMode asks for them: a token, or the key of an IAM user who may call the
         API and nothing else."""
-        known = yaml.safe_load((self.build / "template.yaml").read_text())["Parameters"]
-        mode = self.parameters.get("AuthMode") or known["AuthMode"]["Default"]
         if name not in self.callers:
-            assert mode in ("token", "iam", "none"), f"nobody issues tokens here for AuthMode {mode}"
-            self.callers[name] = {"token": self.new_token, "iam": self.new_user, "none": lambda _: Nobody()}[mode](name)
+            assert self.mode in ("token", "iam", "none"), f"nobody issues tokens here for AuthMode {self.mode}"
+            self.callers[name] = {"token": self.new_token, "iam": self.new_user, "none": lambda _: Nobody()}[self.mode](name)
         return self.callers[name]
 
     def new_token(self, name):
@@ -227,30 +240,28 @@ class Stack:
         """How often each role has made each call so far."""
         return requests.get(f"{self.endpoint}/_calls", timeout=60).json()
 
+    def units(self):
+        """How many read and write units of the table each role's calls have taken so far."""
+        return requests.get(f"{self.endpoint}/_units", timeout=60).json()
+
     def entered(self, run_id):
         """The states that a run's execution has entered: state transitions, but for retries."""
         execution = self.outputs["RunMachineArn"].replace(":stateMachine:", ":execution:") + f":{run_id}"
         events = self.states("GetExecutionHistory", executionArn=execution, maxResults=1000)["events"]
         return [event["stateEnteredEventDetails"]["name"] for event in events if "stateEnteredEventDetails" in event]
 
-    def invocations(self):
-        """How often each function has been invoked so far, by its name in the template; not the authorizer, which
-        requests ask and not runs."""
-        found = {}
-        for function in ("Submit", "Status", "Cancel", "Advance", "Collect", "Report", "Reconcile"):
-            group = f"/stepwes/{STACK}/{function.lower()}"
-            streams = self.call("logs", "Logs_20140328.DescribeLogStreams", logGroupName=group)["logStreams"]
-            found[function] = sum(
-                event["message"].startswith("START ") for stream in streams for event in self.call(
-                    "logs", "Logs_20140328.GetLogEvents", logGroupName=group, logStreamName=stream["logStreamName"],
-                    startFromHead=True,
-                )["events"]
-            )
-        return found
-
     def faults(self, **faults):
-        """What goes wrong from now on: `run_task_failures`, `image_is_missing`. Nothing, when none is named."""
-        (self.folder / "faults.json").write_text(json.dumps(faults))
+        """What goes wrong from now on: `run_task_failures`, `image_is_missing`; `functions` (what the next invocations
+        of each meet, emulator/reading/functions.py). Nothing, when none is named."""
+        # As a whole: it may be read at any moment.
+        written = self.folder / "faults.new"
+        written.write_text(json.dumps({"id": uuid.uuid4().hex, **faults}))
+        written.rename(self.folder / "faults.json")
+
+    def invoked(self, function=None):
+        """Every invocation so far, of a function or of all: what it met, and how long it took in milliseconds."""
+        every = requests.get(f"{self.endpoint}/_invocations", timeout=60).json()
+        return [each for each in every if function in (None, each["function"])]
 
     def stop(self):
         """Ends every process that this stack has started, and waits until they are gone."""

@@ -20,7 +20,7 @@ import reading.ecs  # noqa: E402, F401
 import reading.frontdoor  # noqa: E402, F401
 import reading.iam  # noqa: E402, F401
 import reading.stepfunctions  # noqa: E402, F401
-
+from reading import functions, units  # noqa: E402
 
 CALLS = collections.Counter()
 
@@ -41,16 +41,28 @@ def call(path, method, headers):
 
 
 async def counted(scope, receive, send):
-    """ministack, with a count of the calls that were signed; `GET /_calls` gives it."""
+    """ministack, with counts: of calls that were signed (`GET /_calls`), of the units they took of the table (`/_units`),
+    of invocations (`/_invocations`)."""
     if scope["type"] == "http":
-        if scope["path"] == "/_calls":
+        shown = {"/_calls": CALLS, "/_units": units.UNITS, "/_invocations": functions.INVOCATIONS}.get(scope["path"])
+        if shown is not None:
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
-            await send({"type": "http.response.body", "body": json.dumps(CALLS).encode()})
+            await send({"type": "http.response.body", "body": json.dumps(shown).encode()})
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         if found := call(scope["path"], scope["method"], headers):
             CALLS[found] += 1
+            units.CALLER.set(found)
+            cut = functions.CUTS.get(found.split(" ")[0])
+            if cut and cut.reached():
+                await app.app(scope, receive, nobody)
+                cut.kill()
+                return
     await app.app(scope, receive, send)
+
+
+async def nobody(_message):
+    """Whoever asked does not hear the answer any more."""
 
 
 async def main():

@@ -13,24 +13,15 @@
 import contextvars
 import hashlib
 import json
-import os
-import pathlib
 import threading
 
 from docker import errors
 from ministack.core.responses import get_account_id, get_region, json_response
 from ministack.services import ecs, sts
 
+from reading.faults import fault
+
 SPOT = "Your Spot Task was interrupted."
-
-
-def fault(name):
-    """What a test has asked for, by the name of the thing that is to go wrong; None for nothing."""
-    try:
-        return json.loads(pathlib.Path(os.environ["FAULTS"]).read_text()).get(name)
-    except FileNotFoundError:
-        return None
-
 
 run_task = ecs._run_task
 
