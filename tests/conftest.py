@@ -172,14 +172,19 @@ def service(request):
 @pytest.fixture(scope="session")
 def stack(request, tmp_path_factory):
     """The deployed stack, for tests that look behind the API."""
+    with built_stack(request, tmp_path_factory.mktemp("stack")) as stack:
+        yield stack
+
+
+def built_stack(request, folder, **parameters):
+    """A stack with these parameters, to be deployed; without what it needs the test is skipped."""
     if "stack" not in targets(request.config):
         pytest.skip("only of the deployed stack: `make package`, then --target stack")
-    stack = Stack(tmp_path_factory.mktemp("stack"), engine=BIN.with_name("stepwes-engine"))
+    stack = Stack(folder, engine=BIN.with_name("stepwes-engine"), **parameters)
     if missing := stack.missing():
         pytest.skip("; ".join(missing))
     assert not stack.outdated(), f"`make package` first: newer than what is built are {stack.outdated()}"
-    with stack:
-        yield stack
+    return stack
 
 
 @pytest.fixture(scope="session")

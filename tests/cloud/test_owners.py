@@ -22,7 +22,11 @@ def test_nobody_is_let_in_without_credentials(stack, callers):
 
 
 def test_a_run_is_its_owners_alone(callers):
-    ada, bob = callers
+    of_its_owner_alone(*callers)
+
+
+def of_its_owner_alone(ada, bob):
+    """Checks that a run of the one does not exist for the other; gives its id."""
     key = {"Idempotency-Key": "of-both"}
     run_id = ada.submit("fail.cwl", FAIL, headers=key).json()["run_id"]
     ada.ended(run_id)
@@ -33,3 +37,4 @@ def test_a_run_is_its_owners_alone(callers):
     assert run_id not in {run["run_id"] for run in bob.get("/runs").json()["runs"]}
     assert run_id in {run["run_id"] for run in ada.get("/runs").json()["runs"]}
     assert ada.state(run_id) == "EXECUTOR_ERROR"
+    return run_id
