@@ -70,7 +70,7 @@ pub struct ReportRequest {
     pub action: ReportAction,
 }
 
-/// The two things that a task may say.
+/// What a task may say.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "lowercase")]
 pub enum ReportAction {
@@ -83,6 +83,8 @@ pub enum ReportAction {
         /// When it starts.
         start_time: DateTime<Utc>,
     },
+    /// "The engine, or a tool, asks for credentials": those that only read.
+    Credentials,
 }
 
 /// The report function's answer.
@@ -92,7 +94,7 @@ pub enum ReportResponse {
     /// Go on.
     Accepted {
         /// To a claim: credentials for the run's own prefixes and the inputs that the operator
-        /// allows.
+        /// allows. To [`ReportAction::Credentials`]: the same, but for reading alone.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         credentials: Option<TaskCredentials>,
     },

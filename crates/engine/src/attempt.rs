@@ -27,6 +27,7 @@ use crate::{
     container::{Container, find_program},
     engines::{self, Engine, Order},
     error::Failure,
+    lend::Lender,
     logs::Shipper,
     outputs::{self, Outputs},
     process::{self, Ended, Job},
@@ -134,7 +135,7 @@ async fn claim(config: &Config) -> Result<Claimed, Failure> {
     // The configuration is loaded while the endpoint answers.
     let (arn, aws) = tokio::join!(task_arn(&config.metadata_uri, config.limits.patience), aws());
     let reporter = Arc::new(Reporter::new(&aws, config, arn?));
-    let credentials = ScopedCredentials::new(reporter.clone(), reporter.claim().await?);
+    let credentials = ScopedCredentials::of_task(reporter.clone(), reporter.claim().await?);
     Ok(Claimed { bucket: Bucket::new(&aws, config, credentials.clone()), reporter, credentials })
 }
 
@@ -254,7 +255,7 @@ async fn write_result(
 struct Attempt<'a> {
     config: &'a Config,
     bucket: &'a Bucket,
-    reporter: &'a Reporter,
+    reporter: &'a Arc<Reporter>,
     credentials: &'a ScopedCredentials,
     stop: &'a Stop,
     work: &'a WorkDir,
@@ -284,7 +285,10 @@ impl Attempt<'_> {
             stderr: self.work.logs().join("stderr"),
         };
         let container = Container::detect(&self.config.container).map_err(Failure::Service)?;
-        let job = self.prepare(engine, container, &staged, &logs)?;
+        let lender = Lender::listen(self.reporter.clone())
+            .await
+            .map_err(|error| Failure::local("listening for the engine", &error))?;
+        let job = self.prepare(engine, container, &staged, &logs, &lender)?;
         let start_time = Utc::now();
         self.unless_over(self.reporter.run(job.argv.clone(), start_time)).await?;
         result.cmd.clone_from(&job.argv);
@@ -300,6 +304,7 @@ impl Attempt<'_> {
             ended = self.run_engine(&job, engine) => ended?,
             never = shipper.follow() => match never {},
             never = self.credentials.keep() => match never {},
+            never = lender.serve() => match never {},
         };
         container.end_all(&self.work.temporary(), &job.environment).await;
         ended.disk_full |= shipper.saw_full_disk();
@@ -366,8 +371,10 @@ impl Attempt<'_> {
         container: Container,
         staged: &Staged,
         logs: &Logs,
+        lender: &Lender,
     ) -> Result<Job, Failure> {
         let (execution, outdir) = (self.work.execution(), self.work.outputs());
+        let aws = lender.environment();
         let argv = engine
             .command(&Order {
                 parameters: &staged.request.request.workflow_engine_parameters,
@@ -376,6 +383,7 @@ impl Attempt<'_> {
                 execution: &execution,
                 outdir: &outdir,
                 container,
+                aws: &names_of(&aws),
             })
             .map_err(Failure::Request)?;
         let program = find_program(engine.program()).ok_or_else(|| {
@@ -388,15 +396,20 @@ impl Attempt<'_> {
         Ok(Job {
             program,
             argv,
-            environment: self.environment(container),
+            environment: self.environment(container, aws),
             folder: execution,
             stdout: logs.stdout.clone(),
             stderr: logs.stderr.clone(),
         })
     }
 
-    /// What the engine and its tools see of our environment: no credentials, no token.
-    fn environment(&self, container: Container) -> Vec<(OsString, OsString)> {
+    /// What the engine and its tools see of our environment, none of our credentials and not our
+    /// token; and the way to their own, `aws`.
+    fn environment(
+        &self,
+        container: Container,
+        aws: Vec<(OsString, OsString)>,
+    ) -> Vec<(OsString, OsString)> {
         let mut variables: Vec<_> = std::env::vars_os()
             .filter(|(name, _)| {
                 name.to_str()
@@ -410,6 +423,7 @@ impl Attempt<'_> {
         };
         variables.extend(home.map(|home| ("HOME".into(), home)));
         variables.push(("TMPDIR".into(), self.work.temporary().into_os_string()));
+        variables.extend(aws);
         variables
     }
 
@@ -497,6 +511,10 @@ impl Attempt<'_> {
     async fn upload(&self, tree: Tree) -> Result<Outputs, Failure> {
         outputs::upload(self.bucket, self.config.run_id, self.config.attempt, tree).await
     }
+}
+
+fn names_of(variables: &[(OsString, OsString)]) -> Vec<String> {
+    variables.iter().filter_map(|(name, _)| name.to_str().map(str::to_owned)).collect()
 }
 
 /// What an engine that succeeded wrote to its standard output.

@@ -12,6 +12,7 @@ mod error;
 mod exit_file;
 mod fetch;
 mod http;
+mod lend;
 mod logs;
 mod outputs;
 mod process;

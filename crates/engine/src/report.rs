@@ -34,6 +34,10 @@ use crate::{
 /// Credentials are renewed when they have less than this to live.
 const RENEW_BEFORE: Duration = Duration::from_secs(600);
 
+/// The engine's are renewed earlier: SDKs ask for others from a quarter of an hour before the end
+/// on (botocore's `RefreshableCredentials`), and at every request for as long as they get the same.
+const RENEW_ENGINES_BEFORE: Duration = Duration::from_secs(1200);
+
 /// Credentials are not renewed more often than this, however short they live.
 const RENEW_AT_MOST_EVERY: Duration = Duration::from_secs(60);
 
@@ -156,6 +160,17 @@ impl Reporter {
         })
     }
 
+    /// Asks for credentials for what this task runs.
+    ///
+    /// # Errors
+    /// As [`Self::claim`].
+    async fn lend(&self) -> Result<TaskCredentials, Failure> {
+        let credentials = self.say(ReportAction::Credentials).await?;
+        credentials.ok_or_else(|| {
+            Failure::Passing("the report function gave no credentials for the engine".to_owned())
+        })
+    }
+
     /// Says that the engine starts.
     ///
     /// # Errors
@@ -232,12 +247,22 @@ impl Reporter {
     }
 }
 
-/// The run's scoped credentials, renewed by claiming again.
+/// Scoped credentials, renewed when it is time.
 #[derive(Clone, Debug)]
 pub(crate) struct ScopedCredentials {
     reporter: Arc<Reporter>,
+    holder: Holder,
     /// Locked while they are renewed, so that only one renewal is under way.
-    held: Arc<Mutex<Held>>,
+    held: Arc<Mutex<Option<Held>>>,
+}
+
+/// For whom credentials are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    /// This task, by claiming its attempt again.
+    Task,
+    /// What it runs.
+    Engine,
 }
 
 #[derive(Debug)]
@@ -246,25 +271,37 @@ struct Held {
     renew_at: SystemTime,
 }
 
-impl Held {
-    fn new(credentials: TaskCredentials) -> Self {
-        let renew_at = use_until(credentials.expiration.into(), SystemTime::now());
-        Self { credentials, renew_at }
+impl Holder {
+    fn holds(self, credentials: TaskCredentials) -> Held {
+        let before = match self {
+            Self::Task => RENEW_BEFORE,
+            Self::Engine => RENEW_ENGINES_BEFORE,
+        };
+        let renew_at = use_until(credentials.expiration.into(), SystemTime::now(), before);
+        Held { credentials, renew_at }
     }
 }
 
 impl ScopedCredentials {
-    /// Starts with the credentials that the first claim gave.
-    pub(crate) fn new(reporter: Arc<Reporter>, first: TaskCredentials) -> Self {
-        Self { reporter, held: Arc::new(Mutex::new(Held::new(first))) }
+    /// This task's own, beginning with those that the first claim gave.
+    pub(crate) fn of_task(reporter: Arc<Reporter>, first: TaskCredentials) -> Self {
+        let holder = Holder::Task;
+        Self { reporter, holder, held: Arc::new(Mutex::new(Some(holder.holds(first)))) }
+    }
+
+    /// Those of the engine and its tools. Nobody is asked for them before they are asked for.
+    pub(crate) fn of_engine(reporter: Arc<Reporter>) -> Self {
+        Self { reporter, holder: Holder::Engine, held: Arc::default() }
     }
 
     /// Renews them when it is time, though nobody uses them, for as long as it is polled: a task
     /// that has nothing to upload learns that its attempt is over ([`Reporter::refused`]).
     pub(crate) async fn keep(&self) -> Infallible {
         while !self.reporter.has_refused() {
-            let renew_at = self.held.lock().await.renew_at;
-            let pause = renew_at.duration_since(SystemTime::now()).unwrap_or_default();
+            let renew_at = self.held.lock().await.as_ref().map(|held| held.renew_at);
+            let pause = renew_at
+                .and_then(|renew_at| renew_at.duration_since(SystemTime::now()).ok())
+                .unwrap_or_default();
             tokio::time::sleep(pause.max(RENEW_PAUSE)).await;
             if let Err(failure) = self.fresh().await {
                 warn!("{failure}");
@@ -275,25 +312,34 @@ impl ScopedCredentials {
 
     /// Credentials to use, and until when. When a renewal is refused, those before it serve to
     /// their end: a task that is being stopped has its last words to upload.
-    async fn fresh(&self) -> Result<(TaskCredentials, SystemTime), Failure> {
+    ///
+    /// # Errors
+    /// As [`Reporter::claim`].
+    pub(crate) async fn fresh(&self) -> Result<(TaskCredentials, SystemTime), Failure> {
         let mut held = self.held.lock().await;
-        if held.renew_at <= SystemTime::now() {
-            match self.reporter.claim().await {
-                Ok(renewed) => {
-                    info!("credentials renewed until {}", renewed.expiration);
-                    *held = Held::new(renewed);
-                }
-                Err(failure) => {
-                    let end = held.credentials.expiration.into();
-                    return if matches!(failure, Failure::Refused(_)) && SystemTime::now() < end {
-                        Ok((held.credentials.clone(), end))
-                    } else {
-                        Err(failure)
-                    };
-                }
-            }
+        if let Some(held) = &*held
+            && SystemTime::now() < held.renew_at
+        {
+            return Ok((held.credentials.clone(), held.renew_at));
         }
-        Ok((held.credentials.clone(), held.renew_at))
+        let renewed = match self.holder {
+            Holder::Task => self.reporter.claim().await,
+            Holder::Engine => self.reporter.lend().await,
+        };
+        match (renewed, &*held) {
+            (Ok(renewed), _) => {
+                let whose = if self.holder == Holder::Engine { "the engine's " } else { "" };
+                info!("{whose}credentials renewed until {}", renewed.expiration);
+                let renewed = held.insert(self.holder.holds(renewed));
+                Ok((renewed.credentials.clone(), renewed.renew_at))
+            }
+            (Err(failure @ Failure::Refused(_)), Some(held)) => {
+                let end = held.credentials.expiration.into();
+                let serves = SystemTime::now() < end;
+                if serves { Ok((held.credentials.clone(), end)) } else { Err(failure) }
+            }
+            (Err(failure), _) => Err(failure),
+        }
     }
 }
 
@@ -316,9 +362,9 @@ impl ProvideCredentials for ScopedCredentials {
     }
 }
 
-/// When credentials that end at `expiration` should be renewed.
-fn use_until(expiration: SystemTime, now: SystemTime) -> SystemTime {
-    let early = expiration.checked_sub(RENEW_BEFORE).unwrap_or(now);
+/// When credentials that end at `expiration` should be renewed, if that is `before` their end.
+fn use_until(expiration: SystemTime, now: SystemTime, before: Duration) -> SystemTime {
+    let early = expiration.checked_sub(before).unwrap_or(now);
     early.max(now + RENEW_AT_MOST_EVERY).min(expiration)
 }
 
@@ -332,13 +378,10 @@ mod tests {
     fn credentials_are_renewed_ten_minutes_before_they_end() {
         let now = SystemTime::now();
         let at = |seconds| now + Duration::from_secs(seconds);
-        assert_eq!(use_until(at(3600), now), at(3000));
-        assert_eq!(
-            use_until(at(300), now),
-            at(60),
-            "short-lived ones are not renewed all the time"
-        );
-        assert_eq!(use_until(at(5), now), at(5), "but never used beyond their end");
+        let use_until = |expiration| use_until(expiration, now, RENEW_BEFORE);
+        assert_eq!(use_until(at(3600)), at(3000));
+        assert_eq!(use_until(at(300)), at(60), "short-lived ones are not renewed all the time");
+        assert_eq!(use_until(at(5)), at(5), "but never used beyond their end");
     }
 
     /// A reporter whose function refuses everything.
@@ -384,8 +427,11 @@ mod tests {
                 expiration: end,
             };
             let held = Held { credentials, renew_at: SystemTime::now() };
-            let scoped =
-                ScopedCredentials { reporter: reporter.clone(), held: Arc::new(held.into()) };
+            let scoped = ScopedCredentials {
+                reporter: reporter.clone(),
+                holder: Holder::Task,
+                held: Arc::new(Mutex::new(Some(held))),
+            };
             let given = scoped.provide_credentials().await;
             assert_eq!(given.is_ok(), serves, "{given:?}");
             if let Ok(given) = given {

@@ -1,33 +1,40 @@
-//! Temporary credentials for one attempt of one run.
+//! Temporary credentials for one run.
 
 use chrono::DateTime;
 use stepwes_cloud::step::StepFailure;
 use stepwes_core::{RunId, task::TaskCredentials};
 
-use crate::policy::Policy;
-
 /// How long the credentials live: the longest that a role assumed by a role's session may
 /// (<https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles.html>, "role chaining").
 const SECONDS: i32 = 3600;
 
-/// Assumes the data role with the rights of one attempt alone. The session is named by the run, so
-/// that CloudTrail and S3's access logs tell whose task it was.
+/// For whom credentials are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// The engine task itself.
+    Task,
+    /// What it runs.
+    Engine,
+}
+
+/// Assumes the data role with the rights of `policy` alone. The session is named by the run and by
+/// who has it, so that CloudTrail and S3's access logs tell whose it was.
 ///
 /// # Errors
 /// [`StepFailure`] when STS does not answer or refuses.
-pub(crate) async fn of_attempt(
+pub(crate) async fn assume(
     sts: &aws_sdk_sts::Client,
     role_arn: &str,
-    policy: &Policy,
+    policy: String,
     run_id: RunId,
-    attempt: u32,
+    holder: Holder,
 ) -> Result<TaskCredentials, StepFailure> {
     let answer = sts
         .assume_role()
         .role_arn(role_arn)
-        .role_session_name(session_name(run_id))
+        .role_session_name(session_name(run_id, holder))
         .duration_seconds(SECONDS)
-        .policy(policy.of_attempt(run_id, attempt))
+        .policy(policy)
         .send()
         .await
         .map_err(|error| StepFailure::from_sdk("sts:AssumeRole", error))?;
@@ -48,6 +55,9 @@ pub(crate) async fn of_attempt(
 }
 
 /// At most 64 of STS's letters, digits and `-`.
-fn session_name(run_id: RunId) -> String {
-    format!("stepwes-{run_id}")
+fn session_name(run_id: RunId, holder: Holder) -> String {
+    match holder {
+        Holder::Task => format!("stepwes-{run_id}"),
+        Holder::Engine => format!("stepwes-{run_id}-engine"),
+    }
 }

@@ -20,7 +20,10 @@ use stepwes_core::{
 use stepwes_store::{Change, Claim, RunStore, Transition};
 use thiserror::Error;
 
-use crate::policy::{Policy, PolicyError};
+use crate::{
+    credentials::Holder,
+    policy::{Policy, PolicyError},
+};
 
 /// How long a task's ARN may be (IAM's longest ARN), so that nobody fills the table with one.
 const MAX_ARN: usize = 2048;
@@ -104,25 +107,32 @@ pub async fn handle(state: &State, request: ReportRequest) -> Result<ReportRespo
                 };
                 run(state, &request, change).await?
             }
+            ReportAction::Credentials => {
+                let run = state.store.get(request.run_id).await?;
+                run.ok_or(RefusedReason::Unknown)
+                    .and_then(|run| may_speak(&run, &request).map(|()| run))
+            }
         }
     } else {
         Err(RefusedReason::Unknown)
     };
     match heard {
         Ok(run) => {
-            let credentials = match request.action {
-                ReportAction::Claim => Some(
-                    credentials::of_attempt(
-                        &state.sts,
-                        &state.data_role_arn,
-                        &state.policy,
-                        run.run_id,
-                        run.attempt,
-                    )
-                    .await?,
-                ),
+            let policy = &state.policy;
+            let given = match request.action {
+                ReportAction::Claim => {
+                    Some((Holder::Task, policy.of_attempt(run.run_id, run.attempt)))
+                }
+                ReportAction::Credentials => Some((Holder::Engine, policy.of_engine(run.run_id))),
                 // Those of its claim serve on, and it claims again when it needs others.
                 ReportAction::Run { .. } => None,
+            };
+            let credentials = match given {
+                Some((holder, policy)) => {
+                    let (sts, role) = (&state.sts, &state.data_role_arn);
+                    Some(credentials::assume(sts, role, policy, run.run_id, holder).await?)
+                }
+                None => None,
             };
             tracing::info!(%run_id, attempt, task_arn = request.task_arn, "a report was accepted");
             Ok(ReportResponse::Accepted { credentials })

@@ -80,7 +80,7 @@ impl Policy {
         Ok(policy)
     }
 
-    /// The policy of one attempt: the request and every attempt's work can be read (an engine that
+    /// The policy of one attempt's task: the request and every attempt's work can be read (an engine that
     /// resumes reads what the lost attempt left), its own work and outputs be written, its own
     /// outputs be read again, the inputs be read. Nothing can be deleted.
     #[must_use]
@@ -90,32 +90,37 @@ impl Policy {
         let work = keys::work_prefix(run_id, attempt);
         let all_work = work.strip_suffix(&format!("{attempt}/")).unwrap_or(&work);
         let outputs = keys::outputs_prefix(run_id, attempt);
-        let mut statements = vec![
-            json!({
-                "Effect": "Allow",
-                "Action": "s3:GetObject",
-                "Resource": [
-                    format!("{runs}/{request}*"),
-                    format!("{runs}/{all_work}*"),
-                    format!("{runs}/{outputs}*"),
-                ],
-            }),
-            json!({
-                "Effect": "Allow",
-                "Action": ["s3:PutObject", "s3:AbortMultipartUpload"],
-                "Resource": [format!("{runs}/{work}*"), format!("{runs}/{outputs}*")],
-            }),
-            json!({
-                "Effect": "Allow",
-                "Action": "s3:ListBucket",
-                "Resource": runs,
-                "Condition": {"StringLike": {"s3:prefix": [
-                    format!("{request}*"),
-                    format!("{all_work}*"),
-                    format!("{outputs}*"),
-                ]}},
-            }),
-        ];
+        let write = json!({
+            "Effect": "Allow",
+            "Action": ["s3:PutObject", "s3:AbortMultipartUpload"],
+            "Resource": [format!("{runs}/{work}*"), format!("{runs}/{outputs}*")],
+        });
+        self.reading(&[&request, all_work, &outputs], Some(write))
+    }
+
+    /// The policy of what a task runs, the engine and its tools: the request and the inputs can be
+    /// read. Nothing can be written: the task uploads what counts, and who keeps these credentials
+    /// beyond the run's end must not be able to change what it came to.
+    #[must_use]
+    pub fn of_engine(&self, run_id: RunId) -> String {
+        self.reading(&[&keys::request_prefix(run_id)], None)
+    }
+
+    /// A policy that lets everything below `prefixes` of the runs bucket be read and listed, and
+    /// the inputs, with one more statement.
+    fn reading(&self, prefixes: &[&str], more: Option<serde_json::Value>) -> String {
+        let runs = &self.runs;
+        let objects: Vec<_> = prefixes.iter().map(|prefix| format!("{runs}/{prefix}*")).collect();
+        let listed: Vec<_> = prefixes.iter().map(|prefix| format!("{prefix}*")).collect();
+        let mut statements =
+            vec![json!({"Effect": "Allow", "Action": "s3:GetObject", "Resource": objects})];
+        statements.extend(more);
+        statements.push(json!({
+            "Effect": "Allow",
+            "Action": "s3:ListBucket",
+            "Resource": runs,
+            "Condition": {"StringLike": {"s3:prefix": listed}},
+        }));
         if !self.inputs.is_empty() {
             let objects = self.inputs.iter().map(|arn| format!("{arn}/*"));
             let resources: Vec<_> = objects.chain(self.inputs.iter().cloned()).collect();

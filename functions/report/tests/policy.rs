@@ -129,6 +129,51 @@ fn the_named_inputs_can_be_read_and_nothing_else() {
 }
 
 #[test]
+fn what_a_task_runs_reads_its_request_and_the_inputs_and_writes_nothing() {
+    let policy = policy(&["reference-data"]).expect("a policy");
+    let value: serde_json::Value =
+        serde_json::from_str(&policy.of_engine(run())).expect("a policy is JSON");
+    let shown = serde_json::to_string_pretty(&value).expect("JSON");
+    insta::assert_snapshot!(shown, @r#"
+    {
+      "Version": "2012-10-17",
+      "Statement": [
+        {
+          "Effect": "Allow",
+          "Action": "s3:GetObject",
+          "Resource": [
+            "arn:aws:s3:::runs-bucket/requests/01890a5d-ac96-774b-bcce-b302099a8057/*"
+          ]
+        },
+        {
+          "Effect": "Allow",
+          "Action": "s3:ListBucket",
+          "Resource": "arn:aws:s3:::runs-bucket",
+          "Condition": {
+            "StringLike": {
+              "s3:prefix": [
+                "requests/01890a5d-ac96-774b-bcce-b302099a8057/*"
+              ]
+            }
+          }
+        },
+        {
+          "Effect": "Allow",
+          "Action": [
+            "s3:GetObject",
+            "s3:ListBucket"
+          ],
+          "Resource": [
+            "arn:aws:s3:::reference-data/*",
+            "arn:aws:s3:::reference-data"
+          ]
+        }
+      ]
+    }
+    "#);
+}
+
+#[test]
 fn a_policy_never_says_more_than_two_wildcard_free_things_about_other_runs() {
     let policy = policy(&["reference-data"]).expect("a policy");
     let text = policy.of_attempt(run(), 2);

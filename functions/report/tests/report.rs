@@ -91,6 +91,24 @@ async fn a_running_task_renews_its_credentials_by_its_claim() {
 }
 
 #[tokio::test]
+async fn the_engine_gets_credentials_that_only_read() {
+    let world = World::new().await;
+    world.running(1, SAMPLE_TASK).await;
+    let before = world.run().await;
+    let answer = ask(&world, &sample(&world, "credentials").await).await;
+    assert_eq!(accepted(answer).as_deref(), Some("KEY1"));
+    assert_eq!(world.run().await, before);
+
+    let asked = world.fake().assumed.remove(0);
+    assert_eq!(asked["RoleArn"], ROLE);
+    assert_eq!(asked["RoleSessionName"], format!("stepwes-{SAMPLE_RUN}-engine"));
+    let policy = &asked["Policy"];
+    assert!(policy.contains(&format!("arn:aws:s3:::{BUCKET}/requests/{SAMPLE_RUN}/*")));
+    assert!(policy.contains("arn:aws:s3:::reference-data/*"));
+    assert!(!policy.contains("Put") && !policy.contains("/work/") && !policy.contains("/outputs/"));
+}
+
+#[tokio::test]
 async fn the_engines_start_makes_the_run_running_once() {
     let world = World::new().await;
     world.claimed(1, SAMPLE_TASK).await;
@@ -112,7 +130,7 @@ async fn the_engines_start_makes_the_run_running_once() {
 async fn a_twin_is_refused_whatever_it_says() {
     let world = World::new().await;
     world.claimed(1, OTHER_TASK).await;
-    for name in ["claim", "run"] {
+    for name in ["claim", "run", "credentials"] {
         let request = sample(&world, name).await;
         assert_eq!(refused(&world, &request).await, RefusedReason::Twin);
     }
@@ -120,11 +138,13 @@ async fn a_twin_is_refused_whatever_it_says() {
 }
 
 #[tokio::test]
-async fn an_engine_may_not_start_without_a_claim() {
+async fn without_a_claim_no_engine_may_start_and_none_gets_credentials() {
     let world = World::new().await;
     world.initializing(1).await;
-    let request = sample(&world, "run").await;
-    assert_eq!(refused(&world, &request).await, RefusedReason::Unknown);
+    for name in ["run", "credentials"] {
+        let request = sample(&world, name).await;
+        assert_eq!(refused(&world, &request).await, RefusedReason::Unknown);
+    }
     assert_eq!(world.run().await.state, RunState::Initializing);
 }
 
@@ -132,7 +152,7 @@ async fn an_engine_may_not_start_without_a_claim() {
 async fn a_wrong_token_and_an_unknown_run_look_the_same() {
     let world = World::new().await;
     world.claimed(1, SAMPLE_TASK).await;
-    for name in ["claim", "run"] {
+    for name in ["claim", "run", "credentials"] {
         let forged = ReportRequest {
             token: AttemptToken::from_secret("0".repeat(64)),
             ..sample(&world, name).await
@@ -151,7 +171,7 @@ async fn a_wrong_token_and_an_unknown_run_look_the_same() {
 async fn no_attempt_but_the_present_one_may_speak() {
     let world = World::new().await;
     world.claimed(2, SAMPLE_TASK).await;
-    for name in ["claim", "run"] {
+    for name in ["claim", "run", "credentials"] {
         let request = sample(&world, name).await;
         for (attempt, reason) in
             [(0, RefusedReason::Unknown), (1, RefusedReason::Over), (3, RefusedReason::Unknown)]
@@ -172,8 +192,10 @@ async fn a_cancel_wins_before_the_task_is_known_and_after() {
             world.initializing(1).await;
         }
         world.step(RunEvent::Cancel).await;
-        let run = sample(&world, "run").await;
-        assert_eq!(refused(&world, &run).await, RefusedReason::Canceling);
+        for name in ["run", "credentials"] {
+            let request = sample(&world, name).await;
+            assert_eq!(refused(&world, &request).await, RefusedReason::Canceling);
+        }
         let claim = sample(&world, "claim").await;
         if claimed {
             // For its logs. Whoever else comes is refused.
@@ -192,7 +214,7 @@ async fn a_task_of_an_ended_run_is_refused() {
     let world = World::new().await;
     world.running(1, SAMPLE_TASK).await;
     world.step(RunEvent::Complete { attempt: 1 }).await;
-    for name in ["claim", "run"] {
+    for name in ["claim", "run", "credentials"] {
         let request = sample(&world, name).await;
         assert_eq!(refused(&world, &request).await, RefusedReason::Over);
     }

@@ -157,6 +157,7 @@ impl Engine for Cwltool {
         let chosen = options::sort(self.name(), RULES, order.parameters)?;
         let has = |names: &[&str]| chosen.iter().any(|option| names.contains(&option.as_str()));
         let mut command = vec![self.program().to_owned()];
+        let bare = has(&["--no-container"]) || order.container == Container::None;
         if !has(&["--no-container"]) {
             let runtime = match order.container {
                 Container::Docker => None,
@@ -171,6 +172,11 @@ impl Engine for Cwltool {
             command.push("--disable-color".to_owned());
         }
         command.extend(chosen);
+        if bare {
+            for name in order.aws {
+                command.extend(["--preserve-environment".to_owned(), name.clone()]);
+            }
+        }
         command.extend([
             "--outdir".to_owned(),
             order.outdir.to_string_lossy().into_owned(),
@@ -261,6 +267,7 @@ mod tests {
             execution: Path::new("/w/execution"),
             outdir: Path::new("/w/outputs"),
             container,
+            aws: &["AWS_REGION".to_owned()],
         })
     }
 
@@ -270,7 +277,7 @@ mod tests {
             json!({"--outdir": "/home/me", "--quiet": null, "--debug": null, "--target": "a"});
         assert_eq!(
             command("a.cwl", Some("main"), &given).join(" "),
-            "cwltool --no-container --disable-color --debug --target=a --outdir /w/outputs a.cwl#main wes_inputs.json"
+            "cwltool --no-container --disable-color --debug --target=a --preserve-environment AWS_REGION --outdir /w/outputs a.cwl#main wes_inputs.json"
         );
     }
 
@@ -285,7 +292,9 @@ mod tests {
             assert!(command.join(" ").starts_with(start), "{command:?}");
         }
         let command = ordered("a", None, &json!({"--no-container": null}), Container::Podman);
-        assert!(!command.expect("a command").contains(&"--podman".to_owned()));
+        let command = command.expect("a command");
+        assert!(!command.contains(&"--podman".to_owned()));
+        assert!(command.contains(&"AWS_REGION".to_owned()), "credentials reach bare tools");
     }
 
     #[test]
@@ -296,7 +305,7 @@ mod tests {
             ("a b#c%20.cwl", "file:///w/execution/a%20b%23c%2520.cwl"),
             ("http:/x.cwl", "file:///w/execution/http:/x.cwl"),
         ] {
-            assert_eq!(command(workflow, None, &json!({}))[5], argument);
+            assert_eq!(command(workflow, None, &json!({}))[7], argument);
         }
     }
 

@@ -40,6 +40,9 @@ pub(crate) struct Order<'a> {
     pub(crate) outdir: &'a Path,
     /// How containers are run.
     pub(crate) container: Container,
+    /// The variables of the engine's environment by which AWS's SDKs find credentials that only
+    /// read. They lead to the task's loopback interface, which containers do not share.
+    pub(crate) aws: &'a [String],
 }
 
 impl Order<'_> {

@@ -3,6 +3,7 @@
 mod aws;
 mod bad;
 mod good;
+mod lend;
 mod real;
 mod stop;
 mod world;

@@ -267,3 +267,46 @@ async fn a_tool_of_a_stopped_task_is_gone_and_saw_no_secret_above_it() {
         .collect();
     assert_eq!(told, Vec::<&str>::new());
 }
+
+/// Reads an object until its SDK uses another key than at first.
+const OUTLIVE: &str = r#"
+import boto3, sys
+session = boto3.Session()
+s3, keys = session.client("s3"), set()
+while len(keys) < 2:
+    try:
+        body = s3.get_object(Bucket="runs", Key=sys.argv[1])["Body"].read()
+        keys.add(session.get_credentials().get_frozen_credentials().access_key)
+    except RuntimeError:
+        # The SDK looks at the clock once more after it has been given credentials that live a second.
+        continue
+print(body.decode())
+"#;
+
+#[tokio::test]
+async fn a_tool_that_outlives_its_credentials_goes_on_with_new_ones() {
+    // Toil's environment has AWS's SDK; cwltool's cannot.
+    let toil = std::env::var_os("STEPWES_TOIL").map_or_else(
+        || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.venv-toil"),
+        std::path::PathBuf::from,
+    );
+    let python = toil.join("bin/python");
+    assert!(python.exists(), "{} is missing: `make .venv-toil` makes it", python.display());
+    let tool = json!({
+        "cwlVersion": "v1.2", "class": "CommandLineTool", "inputs": {},
+        "requirements": {"InitialWorkDirRequirement": {"listing": [
+            // No expression of CWL's.
+            {"entryname": "outlive.py", "entry": OUTLIVE.replace('$', "\\$")},
+        ]}},
+        "baseCommand": [python, "outlive.py", "data/in"],
+        "stdout": "said", "outputs": {"said": {"type": "stdout"}},
+    });
+    let world = self::tool(&tool.to_string()).await;
+    world.aws.put("data/in", "what was to be read");
+    world.aws.credentials_live(2);
+    let result = ended(&world, "COMPLETE").await;
+    let said = world.aws.object(&format!("outputs/{RUN}/1/said")).expect("uploaded");
+    assert_eq!(said, b"what was to be read\n");
+    let asked = world.aws.reports().iter().filter(|said| said["action"] == "credentials").count();
+    assert!(asked >= 2, "{result}");
+}
