@@ -46,8 +46,9 @@ def pytest_generate_tests(metafunc):
 class Server:
     """`stepwes serve` as a process of ours."""
 
-    def __init__(self, folder, *options, path=None):
+    def __init__(self, folder, *options, path=None, program=BIN):
         self.folder, self.options, (self.port,) = pathlib.Path(folder), options, free_ports(1)
+        self.program = program
         self.environment = {**os.environ, **({"PATH": path} if path is not None else {})}
         self.process, self.log = None, pathlib.Path(folder).parent / "serve.log"
 
@@ -56,7 +57,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}/ga4gh/wes/v1"
 
     def command(self, *more):
-        return [str(BIN), "serve", "--port", str(self.port), "--dir", str(self.folder), *self.options, *more]
+        return [str(self.program), "serve", "--port", str(self.port), "--dir", str(self.folder), *self.options, *more]
 
     def start(self):
         with self.log.open("ab") as log:

@@ -148,6 +148,29 @@ def engine_variables(stack, sources, constants):
     return reads
 
 
+def image(stack):
+    """The engine image is what the task definition takes it for, and has the engines that the parameter names."""
+    text = (ROOT / "infra/engine/Dockerfile").read_text()
+    container, = next(iter(stack.of_type("AWS::ECS::TaskDefinition").values()))["ContainerDefinitions"]
+    user = re.search(r"(?m)^USER (\S+)$", text[text.rindex("\nFROM "):])[1]
+    if container.get("User", user) != user:
+        yield f"the task runs as {container['User']}, and the image is made for {user}"
+    owner, group = user.split(":")
+    for mount in container.get("MountPoints", ()):
+        if mount["SourceVolume"] == "work" and f"--owner {owner} --group {group} {mount['ContainerPath']}\n" not in text:
+            yield f"the image has no {mount['ContainerPath']} of {user}'s"
+    made = re.search(r"(?m)^ENTRYPOINT (.+)$", text)[1]
+    if json.loads(made) != ["/usr/local/bin/stepwes-engine"] or {"EntryPoint", "Command"} & set(container):
+        yield f"process 1 of the task is not stepwes-engine, but {made}"
+    if container.get("LinuxParameters", {}).get("InitProcessEnabled"):
+        yield "an init process would show the attempt's token to workflows"
+    locks = "".join(path.read_text() for path in (ROOT / "requirements").glob("engine*.txt"))
+    for engine in json.loads(stack.parameters["Engines"]):
+        for version in engine["versions"]:
+            if not re.search(rf"(?m)^{re.escape(engine['name'])}=={re.escape(version)} ", locks):
+                yield f"the image's lock files have no {engine['name']} {version}"
+
+
 def permissions(stack, sources):
     """What a role allows against what its code calls."""
     deployed = functions(stack)
@@ -383,7 +406,7 @@ def problems(template, sources):
     yield from parameters(template)
     for what, given in VARIANTS.items():
         stack = Stack(given, template)
-        found = [variables(stack, sources), permissions(stack, sources), routes(stack, sources), table(stack)]
+        found = [variables(stack, sources), image(stack), permissions(stack, sources), routes(stack, sources), table(stack)]
         if stack.conditions["OnInstances"]:
             found.append(instances.problems(stack))
         if stack.conditions["Publishes"]:

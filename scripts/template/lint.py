@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Holds template.yaml against checkov (misconfigurations) and parliament (IAM policies).
+"""Holds template.yaml against checkov (misconfigurations) and parliament (IAM policies), the engine image's Dockerfile
+against checkov.
 
 What either finds and is not listed here fails, and so does a listed exception that nothing needs any more.
 """
@@ -10,7 +11,7 @@ import subprocess
 import sys
 
 import parliament
-from stack import TEMPLATE, VARIANTS, Stack, as_list, dump, translated
+from stack import ROOT, TEMPLATE, VARIANTS, Stack, as_list, dump, translated
 
 # checkov's checks that are not followed, each with the reason.
 CHECKOV = {
@@ -27,6 +28,12 @@ CHECKOV = {
     "CKV_AWS_173": "Lambda's environment by a customer's key: it holds names and numbers, no secrets",
 }
 
+# Those of the Dockerfile.
+CHECKOV_IMAGE = {
+    "CKV_DOCKER_2": "HEALTHCHECK: ECS does not look at an image's; a task that hangs is ended by its time limit",
+    "CKV_DOCKER_7": "a tag: the images are named by arguments, with tags, and can be pinned by digest, which the check does not see",
+}
+
 # parliament's findings that are in order, (issue, role), each with the reason.
 PARLIAMENT = {
     ("RESOURCE_MISMATCH", "ReconcileRole"): "it knows executions of Express machines only for states:DescribeExecution",
@@ -34,21 +41,21 @@ PARLIAMENT = {
 }
 
 
-def checkov():
+def checkov(path, framework, excepted):
     command = [
-        str(pathlib.Path(sys.executable).with_name("checkov")), "--file", str(TEMPLATE), "--framework", "cloudformation",
+        str(pathlib.Path(sys.executable).with_name("checkov")), "--file", str(path), "--framework", framework,
         "--skip-download", "--quiet", "--output", "json",
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     report = json.loads(done.stdout)
     summary = report["summary"]
     if summary["parsing_errors"] or summary["passed"] < 100:
-        yield f"checkov did not read the template: {summary}"
+        yield f"checkov did not read {path}: {summary}"
     found = report["results"]["failed_checks"]
     for check in found:
-        if check["check_id"] not in CHECKOV:
+        if check["check_id"] not in excepted:
             yield f"checkov {check['check_id']}: {check['check_name']} ({check['resource']})"
-    for unused in CHECKOV.keys() - {check["check_id"] for check in found}:
+    for unused in excepted.keys() - {check["check_id"] for check in found}:
         yield f"checkov finds no {unused} any more: take it out of {pathlib.Path(__file__).name}"
 
 
@@ -104,7 +111,11 @@ def wildcards(template):
 
 def main():
     template = translated()
-    problems = sorted({*checkov(), *policies(template), *wildcards(template)})
+    problems = sorted({
+        *checkov(TEMPLATE, "cloudformation", CHECKOV),
+        *checkov(ROOT / "infra/engine/Dockerfile", "dockerfile", CHECKOV_IMAGE),
+        *policies(template), *wildcards(template),
+    })
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     return 1 if problems else 0
