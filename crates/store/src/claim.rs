@@ -4,33 +4,19 @@ use aws_sdk_dynamodb::{
     operation::update_item::UpdateItemError,
     types::{ReturnValue, ReturnValuesOnConditionCheckFailure},
 };
-use stepwes_core::{
-    run::{Run, RunId},
-    run_state::RunState,
-    task::RefusedReason,
-    token::AttemptToken,
-};
+use stepwes_core::{run::RunId, task::RefusedReason, token::AttemptToken};
 
 use crate::{
     RunStore,
     codec::{decode_run, key, number, text},
     error::StoreError,
     model::Claim,
+    rules::{ClaimDecision, Free, decide_claim},
     schema as at,
     write::Tries,
 };
 
 const UPDATE: &str = "UpdateItem";
-
-/// What a claim comes to, by the run as it was read.
-enum Decision {
-    /// The attempt is free.
-    Bind,
-    /// The attempt is this task's already.
-    Bound,
-    /// It cannot be had.
-    Refuse(RefusedReason),
-}
 
 impl RunStore {
     /// Binds an attempt to the first task that shows its token; that task may claim it again. The
@@ -54,11 +40,12 @@ impl RunStore {
             let Some(run) = read else {
                 return Ok(Claim::Refused(RefusedReason::Unknown));
             };
-            match decide(&run, attempt, token, task_arn) {
-                Decision::Refuse(reason) => return Ok(Claim::Refused(reason)),
-                Decision::Bound => return Ok(Claim::Claimed(run)),
-                Decision::Bind => {}
-            }
+            let free = match decide_claim(&run, attempt, token, task_arn) {
+                ClaimDecision::Refuse(reason) => return Ok(Claim::Refused(reason)),
+                ClaimDecision::Bound => return Ok(Claim::Claimed(run)),
+                ClaimDecision::Bind(free) => free,
+            };
+            let [initializing, running] = Free::STATES;
             let sent = self
                 .client
                 .update_item()
@@ -72,10 +59,10 @@ impl RunStore {
                 .expression_attribute_names("#task_arn", at::TASK_ARN)
                 .expression_attribute_names("#attempt", at::ATTEMPT)
                 .expression_attribute_names("#state", at::STATE)
-                .expression_attribute_values(":task_arn", text(task_arn))
-                .expression_attribute_values(":attempt", number(attempt))
-                .expression_attribute_values(":initializing", text(RunState::Initializing.as_str()))
-                .expression_attribute_values(":running", text(RunState::Running.as_str()))
+                .expression_attribute_values(":task_arn", text(&free.task_arn))
+                .expression_attribute_values(":attempt", number(free.attempt))
+                .expression_attribute_values(":initializing", text(initializing.as_str()))
+                .expression_attribute_values(":running", text(running.as_str()))
                 .return_values(ReturnValue::AllNew)
                 .return_values_on_condition_check_failure(
                     ReturnValuesOnConditionCheckFailure::AllOld,
@@ -108,34 +95,5 @@ impl RunStore {
                 }
             }
         }
-    }
-}
-
-/// Whether a task may have an attempt. That the token is wrong is found out before anything else
-/// is said, and in constant time ([`AttemptToken`]'s `eq`).
-fn decide(run: &Run, attempt: u32, token: &AttemptToken, task_arn: &str) -> Decision {
-    if attempt == 0 || attempt > run.attempt {
-        return Decision::Refuse(RefusedReason::Unknown);
-    }
-    if attempt < run.attempt {
-        return Decision::Refuse(RefusedReason::Over);
-    }
-    if run.token.as_ref() != Some(token) {
-        return Decision::Refuse(RefusedReason::Unknown);
-    }
-    match run.state {
-        RunState::Initializing | RunState::Running => match run.task_arn.as_deref() {
-            None => Decision::Bind,
-            Some(bound) if bound == task_arn => Decision::Bound,
-            Some(_) => Decision::Refuse(RefusedReason::Twin),
-        },
-        // Who holds the attempt has logs to upload when it is stopped.
-        RunState::Canceling if run.task_arn.as_deref() == Some(task_arn) => Decision::Bound,
-        RunState::Canceling | RunState::Canceled => Decision::Refuse(RefusedReason::Canceling),
-        RunState::Complete
-        | RunState::ExecutorError
-        | RunState::SystemError
-        | RunState::Preempted => Decision::Refuse(RefusedReason::Over),
-        RunState::Queued => Decision::Refuse(RefusedReason::Unknown),
     }
 }

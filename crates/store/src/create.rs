@@ -11,7 +11,7 @@ use crate::{
     codec::{Item, decode_idempotent, decode_run, encode_event, encode_run, key, number, text},
     error::StoreError,
     model::{Created, Idempotency, IdempotentRun, NewRun},
-    schema as at,
+    rules, schema as at,
     write::{Cancelled, Outcome, Refused, TRANSACT, Tries},
 };
 
@@ -69,7 +69,8 @@ impl RunStore {
         };
         let (run, expires_at) = decode_idempotent(&item)?;
         // DynamoDB removes expired items within days, not at once.
-        Ok((expires_at > self.clock.now().timestamp()).then_some(run))
+        let now = self.clock.now().timestamp();
+        Ok((!rules::key_is_free(Some(expires_at), now)).then_some(run))
     }
 
     fn queued(&self, new: &NewRun) -> Run {
@@ -135,30 +136,18 @@ impl RunStore {
             .await?
             .map(|item| decode_run(&item))
             .transpose()?;
-        if let Some(idempotency) = &new.idempotency {
-            let pk = at::idempotency_pk(&new.owner, &idempotency.key);
-            let item = self.winner(refused.get(IDEMPOTENCY), pk, at::IDEMPOTENCY_SK).await?;
-            if let Some(item) = item {
-                let (existing, _) = decode_idempotent(&item)?;
-                if existing.fingerprint != idempotency.fingerprint {
-                    return Ok(Created::KeyReused);
-                }
-                return Ok(match run {
-                    Some(run) if unanswered && existing.run_id == run.run_id => Created::New(run),
-                    _ => Created::Existing(existing.run_id),
-                });
+        let used = match &new.idempotency {
+            None => None,
+            Some(idempotency) => {
+                let pk = at::idempotency_pk(&new.owner, &idempotency.key);
+                let item = self.winner(refused.get(IDEMPOTENCY), pk, at::IDEMPOTENCY_SK).await?;
+                item.as_ref().map(decode_idempotent).transpose()?
             }
-        }
-        match run {
-            Some(run) if run.owner != new.owner || run.summary != new.summary => {
-                Err(StoreError::RunIdTaken(new.run_id))
-            }
-            Some(run) if unanswered => Ok(Created::New(run)),
-            Some(run) => Ok(Created::Existing(run.run_id)),
-            None => Err(StoreError::Rejected {
-                operation: TRANSACT,
-                source: Cancelled("what was in the way is gone".to_owned()).into(),
-            }),
-        }
+        };
+        let used = used.as_ref().map(|(used, _)| used);
+        rules::existing(new, run, used, unanswered)?.ok_or_else(|| StoreError::Rejected {
+            operation: TRANSACT,
+            source: Cancelled("what was in the way is gone".to_owned()).into(),
+        })
     }
 }

@@ -3,6 +3,7 @@
 pub mod error;
 pub mod limits;
 pub mod model;
+pub mod rules;
 pub mod schema;
 
 mod claim;

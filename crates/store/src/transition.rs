@@ -1,10 +1,9 @@
 //! The one way in which a run's state changes.
 
 use aws_sdk_dynamodb::types::{ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update};
-use chrono::{DateTime, SubsecRound as _, Utc};
 use stepwes_core::{
     run::{Run, RunId},
-    run_state::{Position, Refusal, RunEvent, Step},
+    run_state::RunEvent,
     token::AttemptToken,
 };
 use uuid::Uuid;
@@ -13,8 +12,9 @@ use crate::{
     RunStore,
     codec::{decode_run, encode_event, encode_run, key, number, text},
     error::StoreError,
-    limits::{MAX_TEXT_BYTES, append, cut, cut_cmd},
+    limits::{MAX_TEXT_BYTES, cut},
     model::{Change, Transition},
+    rules::{Decision, Unchanged, decide},
     schema as at,
     write::{Cancelled, Difference, Outcome, TRANSACT, Tries},
 };
@@ -45,8 +45,9 @@ impl RunStore {
         // The version that an unanswered try of ours would have made.
         let mut unanswered = None;
         loop {
-            let to = match run.position().apply(event) {
-                Ok(Step::Move(to)) => to,
+            let token = || AttemptToken::generate().map_err(|e| StoreError::Randomness(e.into()));
+            let planned = match decide(&run, event, &change, self.clock.now(), token)? {
+                Decision::Write(planned) => planned,
                 decided => {
                     if let Some(version) = unanswered
                         && self.wrote(run_id, version, &change_id).await?
@@ -54,24 +55,20 @@ impl RunStore {
                         return Ok(Transition::Moved(run));
                     }
                     return Ok(match decided {
-                        Err(refusal) => Transition::Refused { run, refusal },
-                        Ok(_) => Transition::Repeated(run),
+                        Decision::Refused(refusal) => Transition::Refused { run, refusal },
+                        _ => Transition::Repeated(run),
                     });
                 }
             };
-            if !change.holder.is_of(&run) {
-                let refusal = Refusal::Task { event: event.kind() };
-                return Ok(Transition::Refused { run, refusal });
-            }
-            let moved = moved(&run, to, &change, self.clock.now())?;
+            let moved = planned.run;
             let cause = cut(change.cause.clone(), MAX_TEXT_BYTES);
             let name = event.kind().as_str();
             let mut items = vec![
-                self.update_run(&run, &moved)?,
+                self.update_run(&run, &moved, planned.condition)?,
                 self.put_new(encode_event(&moved, Some(run.state), name, cause, &change_id))?,
             ];
-            if run.state != moved.state {
-                items.push(self.count(Some(run.state), Some(moved.state))?);
+            if let Some((from, to)) = planned.counts {
+                items.push(self.count(Some(from), Some(to))?);
             }
             match self.transact(items).await {
                 Ok(Outcome::Done) => return Ok(Transition::Moved(moved)),
@@ -110,15 +107,19 @@ impl RunStore {
         Ok(event.is_some_and(|item| item.get(at::CHANGE_ID) == Some(&text(change_id))))
     }
 
-    /// Writes what differs between `old` and `new`, if the run is still `old`: no state change in
-    /// between, and no claim either, since who cancels must learn of the task to stop.
-    fn update_run(&self, old: &Run, new: &Run) -> Result<TransactWriteItem, StoreError> {
+    /// Writes what differs between `old` and `new`, if the run is still `old`.
+    fn update_run(
+        &self,
+        old: &Run,
+        new: &Run,
+        unchanged: Unchanged,
+    ) -> Result<TransactWriteItem, StoreError> {
         let Difference { expression, mut names, mut values } =
             Difference::between(&encode_run(old), &encode_run(new));
         names.insert("#version".to_owned(), at::VERSION.to_owned());
         names.insert("#task_arn".to_owned(), at::TASK_ARN.to_owned());
-        values.insert(":old_version".to_owned(), number(old.version));
-        let condition = match &old.task_arn {
+        values.insert(":old_version".to_owned(), number(unchanged.version));
+        let condition = match unchanged.task_arn {
             Some(arn) => {
                 values.insert(":old_task_arn".to_owned(), text(arn));
                 "#version = :old_version AND #task_arn = :old_task_arn"
@@ -137,40 +138,6 @@ impl RunStore {
             .map_err(StoreError::from_build(TRANSACT))?;
         Ok(TransactWriteItem::builder().update(update).build())
     }
-}
-
-/// The run after it moved `to` there.
-fn moved(run: &Run, to: Position, change: &Change, now: DateTime<Utc>) -> Result<Run, StoreError> {
-    let now = now.trunc_subsecs(3);
-    let mut new = run.clone();
-    new.state = to.state;
-    new.version += 1;
-    new.updated_at = now;
-    if let Some(line) = &change.system_log {
-        append(&mut new.system_logs, line.clone());
-    }
-    if to.attempt == run.attempt {
-        let given = |time: Option<DateTime<Utc>>| time.map(|time| time.trunc_subsecs(3));
-        new.start_time = given(change.start_time).or(run.start_time);
-        new.end_time = given(change.end_time)
-            .or(run.end_time)
-            .or_else(|| to.state.is_terminal().then_some(now));
-        new.exit_code = change.exit_code.or(run.exit_code);
-        if let Some(cmd) = &change.cmd {
-            new.cmd = cut_cmd(cmd.clone());
-        }
-        new.has_outputs |= change.has_outputs;
-    } else {
-        new.attempt = to.attempt;
-        new.token =
-            Some(AttemptToken::generate().map_err(|error| StoreError::Randomness(error.into()))?);
-        new.task_arn = None;
-        new.start_time = None;
-        new.end_time = None;
-        new.exit_code = None;
-        new.cmd = Vec::new();
-    }
-    Ok(new)
 }
 
 fn history_is_ahead(run: &Run) -> StoreError {

@@ -8,6 +8,7 @@ mod model;
 mod races;
 mod removal;
 mod requests;
+mod rules;
 mod support;
 mod table;
 mod tokens;
