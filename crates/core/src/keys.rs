@@ -1,7 +1,36 @@
 //! Where things lie in the runs bucket: one prefix a class, then the run, so that lifecycle rules
 //! can match a prefix.
 
+use sha2::{Digest as _, Sha256};
+
 use crate::run::RunId;
+
+/// RunRequests dropped as files: `submit/<owner>/….run.json`.
+pub const SUBMIT: &str = "submit/";
+
+/// Triggers, one file each, and below a folder of the trigger's name the files of its workflow.
+pub const TRIGGERS: &str = "triggers/";
+
+/// Reports on RunRequests and triggers that were refused.
+pub const REJECTED: &str = "rejected/";
+
+/// Every prefix of ours in the runs bucket. What is created below them starts no run, but for the
+/// RunRequests in [`SUBMIT`].
+pub const OURS: [&str; 7] =
+    ["requests/", "work/", "outputs/", "results/", SUBMIT, TRIGGERS, REJECTED];
+
+/// The longest key that S3 takes, in bytes.
+pub const MAX_KEY_BYTES: usize = 1024;
+
+/// The report on what lies, or would lie, at `place` (such as `submit/ada/a.run.json`).
+#[must_use]
+pub fn rejected(place: &str) -> String {
+    let key = format!("{REJECTED}{place}.json");
+    if key.len() <= MAX_KEY_BYTES {
+        return key;
+    }
+    format!("{REJECTED}{}.json", hex::encode(Sha256::digest(place)))
+}
 
 /// The run's request as accepted, [`crate::request::StoredRequest`] as JSON.
 #[must_use]

@@ -9,11 +9,13 @@ pub mod engines;
 pub mod error;
 pub mod keys;
 pub mod request;
+pub mod request_file;
 pub mod run;
 pub mod run_state;
 pub mod step;
 pub mod task;
 pub mod token;
+pub mod trigger;
 pub mod wes;
 
 pub use clock::{Clock, IdGenerator, RandomIds, SystemClock};

@@ -144,7 +144,11 @@ impl RunRequest {
         }
     }
 
-    fn from_object(mut object: Map<String, Value>) -> Result<Self, ApiError> {
+    /// Reads a RunRequest's fields; others are ignored.
+    ///
+    /// # Errors
+    /// 400 naming the field that is missing or of the wrong type.
+    pub fn from_object(mut object: Map<String, Value>) -> Result<Self, ApiError> {
         let mut text = |name: &str| match object.remove(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
