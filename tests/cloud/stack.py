@@ -118,7 +118,7 @@ class Stack:
         }
 
     def deploy(self):
-        """The command of the README, and nothing by its side."""
+        """The command of the README, and nothing by its side. A parameter that is None is left to its default."""
         subnets = self.query("ec2", "DescribeSubnets", version="2016-11-15")
         parameters = {
             "VpcId": subnets.find(".//{*}vpcId").text,
@@ -128,7 +128,7 @@ class Stack:
         done = subprocess.run(
             [ROOT / ".venv-package/bin/sam", "deploy", "--config-file", ROOT / "samconfig.toml",
              "--template-file", self.build / "template.yaml", "--stack-name", STACK, "--no-confirm-changeset", "--no-progressbar",
-             "--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items())],
+             "--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items() if value is not None)],
             cwd=ROOT, env=self.aws_environment() | {"SAM_CLI_TELEMETRY": "0"}, capture_output=True, text=True, timeout=300,
         )
         (self.folder / "deploy.log").write_text(done.stdout + done.stderr)

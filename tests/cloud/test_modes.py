@@ -149,8 +149,19 @@ def stepwes(folder, environment, *arguments):
 
 @pytest.fixture(scope="module")
 def by_iam(request, tmp_path_factory):
-    with built_stack(request, tmp_path_factory.mktemp("iam"), AuthMode="iam", AdminGroup=ADMINS, Monitoring="no") as stack:
+    stack = built_stack(
+        request, tmp_path_factory.mktemp("iam"), AuthMode="iam", AdminGroup=ADMINS, Monitoring="no", VpcId=None, SubnetIds=None,
+    )
+    with stack:
         yield stack
+
+
+def test_without_a_vpc_its_tasks_are_in_one_of_the_stacks_own(by_iam):
+    machine = by_iam.states("DescribeStateMachine", stateMachineArn=by_iam.outputs["RunMachineArn"])
+    task = json.loads(machine["definition"])["States"]["INITIALIZING, RUNNING"]["Arguments"]
+    network = task["NetworkConfiguration"]["AwsvpcConfiguration"]
+    assert f"'{by_iam.name('SubnetA')},{by_iam.name('SubnetB')}'" in network["Subnets"]
+    assert network["SecurityGroups"] == [by_iam.name("TaskSecurityGroup")] and network["AssignPublicIp"] == "ENABLED"
 
 
 def assumed(stack, role, session):

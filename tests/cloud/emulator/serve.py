@@ -16,6 +16,7 @@ import hypercorn.config  # noqa: E402
 from ministack import app  # noqa: E402
 from ministack.services import sts  # noqa: E402
 
+import reading.cloudformation  # noqa: E402, F401
 import reading.ecs  # noqa: E402, F401
 import reading.frontdoor  # noqa: E402, F401
 import reading.iam  # noqa: E402, F401

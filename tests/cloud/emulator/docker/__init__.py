@@ -4,6 +4,9 @@ It has what ministack's ECS asks of docker-py, and nothing else. `CONTAINERS` na
 has one of its own (its disk: its temporary files, its log, its pid); `CONTAINER_IMAGES` is a JSON object of images
 and the commands that they are, `CONTAINER_ENVIRONMENT` one of what each container's environment has besides.
 
+A folder of the host that a container mounts is one in `CONTAINERS`/host, and where the environment names it, it names
+that: there is no root of its own here that could have it under its name. (Sockets are not mounted.)
+
 As in a container, nothing outlives the first process: whatever is left of its session is killed.
 """
 
@@ -24,7 +27,7 @@ CONTAINERS = {}
 
 
 class Container:
-    def __init__(self, image, environment, labels, name):
+    def __init__(self, image, environment, labels, name, volumes):
         commands = json.loads(os.environ["CONTAINER_IMAGES"])
         if image not in commands:
             raise errors.ImageNotFound(f"failed to resolve ref {image}: not found")
@@ -35,7 +38,8 @@ class Container:
         self.log = self.folder / "log"
         # Nothing of ministack's own environment but the way to programs.
         inside = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "TMPDIR": str(self.folder / "tmp")}
-        inside |= {name: str(value) for name, value in (environment or {}).items()}
+        mounted = self.mounted(volumes or [])
+        inside |= {name: mounted.get(str(value), str(value)) for name, value in (environment or {}).items()}
         inside |= json.loads(os.environ.get("CONTAINER_ENVIRONMENT", "{}"))
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -47,6 +51,17 @@ class Container:
         self.ended = threading.Event()
         threading.Thread(target=self._end, daemon=True).start()
         CONTAINERS[self.id] = self
+
+    @staticmethod
+    def mounted(volumes):
+        """Where each mounted folder is, by its path in the container."""
+        found = {}
+        for volume in volumes:
+            source, target, _mode = volume.split(":")
+            if not source.endswith(".sock"):
+                found[target] = str(pathlib.Path(os.environ["CONTAINERS"]) / "host" / source.lstrip("/"))
+                os.makedirs(found[target], exist_ok=True)
+        return found
 
     def _end(self):
         self.process.wait()
@@ -97,8 +112,8 @@ class Container:
 
 
 class Containers:
-    def run(self, image, environment=None, labels=None, name=None, **_):
-        return Container(image, environment, labels, name)
+    def run(self, image, environment=None, labels=None, name=None, volumes=None, **_):
+        return Container(image, environment, labels, name, volumes)
 
     def get(self, name):
         if name not in CONTAINERS:
