@@ -72,6 +72,9 @@ REFUSED = [
     ({"TaskCpu": "8192", "TaskMemory": "16385"}, "8192 CPU units"),
     ({"TaskCpu": "16384", "TaskMemory": "16384"}, "16384 CPU units"),
     ({"TaskDisk": "201"}, "TaskDisk"),
+    ({"MaxTaskCpu": "255"}, "MaxTaskCpu"),
+    ({"MaxTaskMemory": "99"}, "MaxTaskMemory"),
+    ({"MaxTaskDisk": "201"}, "MaxTaskDisk"),
     ({"InputBuckets": "s3://data"}, "InputBuckets"),
     ({"InputBuckets": ",".join(["abc"] * 9)}, "InputBuckets"),
     ({"InputBuckets": ",".join(["a" * 63] * 3)}, "InputBuckets"),
@@ -137,10 +140,11 @@ def engine_variables(stack, sources, constants):
     # The SDK's own.
     assert "AWS_REGION" in has
     machine = json.loads((ROOT / "infra/run.asl.json").read_text())
-    override, = machine["States"]["INITIALIZING, RUNNING"]["Arguments"]["Overrides"]["ContainerOverrides"]
-    if override["Name"] != container["Name"]:
+    overrides = machine["States"]["INITIALIZING, RUNNING"]["Arguments"]["Overrides"]
+    name, *environment = re.findall(r"'Name': '(\w+)'", overrides)
+    if name != container["Name"]:
         yield "the state machine overrides another container than the task definition's"
-    has |= {item["Name"] for item in override["Environment"]}
+    has |= set(environment)
     # Only where containers run beside the engine's.
     on_instances = {"STEPWES_WORK_DIR"} if stack.conditions["OnInstances"] else set()
     optional = {"STEPWES_WORK_DIR"} - on_instances

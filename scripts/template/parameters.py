@@ -34,6 +34,7 @@ PATTERNS = {
         [("public.ecr.aws/stepwes/engine@sha256:0123456789abcdef", {}), ("engine:1.0_a-b", {})], ["Engine", "-engine", "an engine:1", "e"],
     ),
     "Engines": ([("[]", {}), (' [{"name": "cwltool"}]\n', {})], ["", "{}", "cwltool", "[", "[] x"]),
+    "MaxTaskMemory": ([("512", {}), ("3145728", {})], ["", "99", "12345678", "1024.5", "01024", "1 GiB"]),
     "InputBuckets": (
         [("abc", {}), ("lab.data,other-1", {})],
         ["ab", "Data", "data/", "data,", "a,b", "-ab", "s3://data", "data, other", "arn:aws:s3:::data"],
@@ -65,7 +66,7 @@ PATTERNS = {
 }
 # Patterns that stand for whole numbers from one to another.
 RANGES = {
-    "RunTimeoutSeconds": (60, 864000), "IdempotencyDays": (1, 90), "RunDays": (0, 36500), "ReconcileGraceSeconds": (60, 86400),
+    "MaxTaskDisk": (30, 200), "RunTimeoutSeconds": (60, 864000), "IdempotencyDays": (1, 90), "RunDays": (0, 36500), "ReconcileGraceSeconds": (60, 86400),
 }
 PATTERNS |= {
     name: ([(str(low), {}), (str(high), {})], ["", str(low - 1), str(high + 1), f"{low}.5", f"0{low}", " 70", "many"])

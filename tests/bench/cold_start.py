@@ -59,6 +59,7 @@ def first_poll(binary, port):
         "STEPWES_STATE_MACHINE_ARN": "arn:aws:states:us-east-1:123456789012:stateMachine:run",
         "STEPWES_DATA_ROLE_ARN": "arn:aws:iam::123456789012:role/data",
         "STEPWES_ENGINES": '[{"name":"cwltool","workflow_type":"CWL","workflow_type_versions":["v1.2"],"versions":["3"]}]',
+        "STEPWES_RESOURCES": '{"compute":"fargate","cpu":{"default":1024,"max":4096},"memory":{"default":4096,"max":30720},"disk":{"default":50,"max":200},"time":86400}',
         "STEPWES_SERVICE": '{"id":"org.example.wes","name":"wes","description":"d","organization":{"name":"o","url":"https://example.org"},"auth_instructions_url":"https://example.org"}',
     }
     polled.clear()

@@ -177,7 +177,8 @@ pub(crate) struct WorkflowArgs {
     /// The engine's version
     #[arg(long, value_name = "VERSION", requires = "engine")]
     pub(crate) engine_version: Option<String>,
-    /// An option for the engine, such as --debug or --parallel=true; may be given again
+    /// An option for the engine, such as --debug or --parallel=true, or what the run asks for, such
+    /// as stepwes.memory=16GiB; may be given again
     #[arg(long = "engine-option", value_name = "OPTION[=VALUE]", allow_hyphen_values = true)]
     pub(crate) engine_options: Vec<String>,
     /// A tag for the run; may be given again

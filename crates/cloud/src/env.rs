@@ -2,6 +2,7 @@
 
 use std::{fmt::Display, ops::RangeInclusive, str::FromStr};
 
+use stepwes_core::resources::ResourceBounds;
 use thiserror::Error;
 
 /// A setting is missing or cannot be read. Deploying again with the variable set mends it.
@@ -74,6 +75,19 @@ pub fn bounded(
 pub fn json<T: serde::de::DeserializeOwned>(name: &'static str) -> Result<T, SettingError> {
     serde_json::from_str(&required(name)?)
         .map_err(|error| SettingError::Unreadable { name, why: error.to_string() })
+}
+
+/// What a run gets, and may ask for (`STEPWES_RESOURCES`, JSON).
+///
+/// # Errors
+/// [`SettingError`] when it is missing, not of that form, or out of its range.
+pub fn resources() -> Result<ResourceBounds, SettingError> {
+    let name = "STEPWES_RESOURCES";
+    let bounds: ResourceBounds = json(name)?;
+    match bounds.check() {
+        Ok(()) => Ok(bounds),
+        Err(why) => Err(SettingError::Unreadable { name, why }),
+    }
 }
 
 /// The comma-separated values of `name`; none when it is not set.

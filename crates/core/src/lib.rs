@@ -10,6 +10,7 @@ pub mod error;
 pub mod keys;
 pub mod request;
 pub mod request_file;
+pub mod resources;
 pub mod run;
 pub mod run_state;
 pub mod step;

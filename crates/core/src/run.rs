@@ -9,6 +9,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::{
+    resources::Resources,
     run_state::{Position, RunState},
     task::OutputFile,
     token::AttemptToken,
@@ -75,6 +76,8 @@ pub struct Run {
     pub task_arn: Option<String>,
     /// What was asked for, in short.
     pub summary: RequestSummary,
+    /// What it asked for of CPU, memory, disk and time.
+    pub resources: Resources,
     /// When it was submitted.
     pub created_at: DateTime<Utc>,
     /// When it last changed state.

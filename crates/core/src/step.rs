@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{run::RunId, run_state::RunState, task::EcsTask, token::AttemptToken};
+use crate::{
+    resources::TaskSize, run::RunId, run_state::RunState, task::EcsTask, token::AttemptToken,
+};
 
 /// The execution's whole input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +62,9 @@ pub struct AdvanceOutput {
     pub token: AttemptToken,
     /// How long the task may take, in seconds.
     pub timeout_seconds: u32,
+    /// The task's size, as RunTask's overrides.
+    #[serde(default)]
+    pub size: TaskSize,
 }
 
 /// The input of collect.

@@ -5,23 +5,30 @@ use std::time::Duration;
 use axum::Router;
 use chrono::TimeDelta;
 use stepwes_cloud::{Aws, http::frame};
-use stepwes_core::engines::Engines;
+use stepwes_core::{
+    engines::Engines,
+    resources::{Bound, LONGEST_TIME, ResourceBounds, Sizes},
+};
 
 use crate::{
     arn,
+    capacity::Capacity,
     lambda::{Functions, handler, name},
     options::{ServeError, ServeOptions},
 };
 
 /// The functions that are invoked: by the state machine, by engine tasks, by the schedule.
-pub(crate) fn invoked(aws: &Aws, options: &ServeOptions) -> Result<Functions, ServeError> {
+pub(crate) fn invoked(
+    aws: &Aws,
+    options: &ServeOptions,
+    resources: ResourceBounds,
+) -> Result<Functions, ServeError> {
     let internal = |error: Box<dyn std::error::Error + Send + Sync>| ServeError::Internal(error);
-    let run_timeout_seconds = seconds(options.run_timeout, MAX_RUN_SECONDS);
     let advance = stepwes_advance::State::new(
         stepwes_advance::Settings {
             table: arn::TABLE.to_owned(),
             max_attempts: options.max_attempts,
-            run_timeout_seconds,
+            resources,
         },
         aws,
     );
@@ -41,7 +48,7 @@ pub(crate) fn invoked(aws: &Aws, options: &ServeOptions) -> Result<Functions, Se
             bucket: arn::BUCKET.to_owned(),
             cluster: arn::CLUSTER.to_owned(),
             max_attempts: options.max_attempts,
-            run_timeout_seconds,
+            run_timeout_seconds: resources.time,
         },
         aws,
     );
@@ -88,8 +95,6 @@ pub(crate) fn invoked(aws: &Aws, options: &ServeOptions) -> Result<Functions, Se
         ))
 }
 
-/// The longest that one attempt may take, in seconds: ten days.
-const MAX_RUN_SECONDS: u32 = 864_000;
 /// The longest that reconcile may wait, in seconds: a day.
 const MAX_GRACE_SECONDS: u32 = 86_400;
 
@@ -98,10 +103,24 @@ fn seconds(duration: Duration, max: u32) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX).clamp(1, max)
 }
 
+/// What a run may ask for where a machine has that much: engines run without limits unless they
+/// ask.
+pub(crate) fn bounds(options: &ServeOptions, machine: Capacity) -> ResourceBounds {
+    let up_to = |max| Bound { default: None, max };
+    ResourceBounds {
+        sizes: Sizes::Any,
+        cpu: up_to(machine.cpu),
+        memory: up_to(machine.memory),
+        disk: up_to(machine.disk),
+        time: seconds(options.run_timeout, LONGEST_TIME),
+    }
+}
+
 /// The routes of the API functions, in their frame.
 pub(crate) fn api(
     aws: &Aws,
     options: &ServeOptions,
+    resources: ResourceBounds,
     engines: Engines,
     presign_url: &str,
 ) -> Router {
@@ -114,6 +133,7 @@ pub(crate) fn api(
             state_machine_arn: arn::STATE_MACHINE.to_owned(),
             engines: engines.clone(),
             schemes: stepwes_submit::Settings::SCHEMES.map(str::to_owned).to_vec(),
+            resources,
             limits: stepwes_submit::Limits {
                 max_request_bytes: options.max_request_bytes,
                 ..stepwes_submit::Limits::default()
@@ -124,6 +144,7 @@ pub(crate) fn api(
     );
     let mut settings =
         stepwes_status::Settings::new(arn::TABLE.to_owned(), arn::BUCKET.to_owned(), engines);
+    settings.resources = resources;
     settings.callers = callers.clone();
     settings.public_url.clone_from(&options.public_url);
     settings.presign_url = Some(presign_url.to_owned());

@@ -15,6 +15,7 @@ pub mod arn;
 mod aws_error;
 mod boot;
 mod calls;
+mod capacity;
 mod credentials;
 mod dynamodb;
 mod ecs;

@@ -11,12 +11,12 @@ use std::{
 };
 
 use aws_credential_types::Credentials as AwsCredentials;
-use axum::body::Body;
+use axum::{Router, body::Body};
 use chrono::{TimeDelta, Utc};
 use http::{HeaderValue, Request, StatusCode};
 use serde_json::json;
 use stepwes_cloud::{Aws, aws::Endpoint, http::Caller};
-use stepwes_core::{RunId, RunState, SystemClock, task::env};
+use stepwes_core::{RunId, RunState, SystemClock, engines::Engines, task::env};
 use stepwes_store::RunStore;
 use tokio::{net::TcpListener, sync::Notify};
 use uuid::Uuid;
@@ -24,6 +24,7 @@ use uuid::Uuid;
 use crate::{
     arn,
     calls::{Calls, Service},
+    capacity::Capacity,
     credentials::{self, Principals},
     dynamodb::{self, DynamoDb},
     ecs::{Definition, Ecs},
@@ -159,13 +160,16 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
     let found = engines::find(&search);
 
     let life = Life::default();
-    let functions = Arc::new(functions::invoked(&aws, &options)?);
+    let capacity = Capacity::of(&dir).map_err(internal)?;
+    let resources = functions::bounds(&options, capacity);
+    let functions = Arc::new(functions::invoked(&aws, &options, resources)?);
     let definition = Definition {
         environment: task_environment(&options, &internal_url, &principals, &search),
         dir: dir.clone(),
         engine,
         internal_url: internal_url.clone(),
         slots,
+        capacity,
         stop_timeout: options.stop_timeout,
     };
     let ecs = Ecs::load(Arc::clone(&ledger), definition, life.clone()).await.map_err(in_ledger)?;
@@ -198,7 +202,7 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
     });
     let presign_host = url.strip_prefix("http://").unwrap_or_default();
     let public = Arc::new(Public {
-        router: RwLock::new(functions::api(&aws, &options, found.engines, &url)),
+        router: RwLock::new(functions::api(&aws, &options, resources, found.engines, &url)),
         s3,
         ecs: Arc::clone(&ecs),
         authorizer,
@@ -228,7 +232,10 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
     });
     spawn_timers(&life, &functions, &calls, dynamodb, &options, &reconcile_now);
     if let Some(program) = found.unknown {
-        ask_for_version(program, search, &life, &public, &aws, &options);
+        let (aws, options) = (aws.clone(), options.clone());
+        ask_for_version(program, search, &life, &public, move |engines, url| {
+            functions::api(&aws, &options, resources, engines, url)
+        });
     }
     Ok(Server {
         url,
@@ -610,13 +617,12 @@ fn ask_for_version(
     search: SearchPath,
     life: &Life,
     public: &Arc<Public>,
-    aws: &Aws,
-    options: &ServeOptions,
+    api: impl FnOnce(Engines, &str) -> Router + Send + 'static,
 ) {
-    let (public, aws, options) = (Arc::clone(public), aws.clone(), options.clone());
+    let public = Arc::clone(public);
     life.spawn(async move {
         if let Some(engines) = engines::ask(&program, &search).await {
-            let router = functions::api(&aws, &options, engines, &public.presign_url);
+            let router = api(engines, &public.presign_url);
             *public.router.write().unwrap_or_else(PoisonError::into_inner) = router;
         }
     });

@@ -22,11 +22,16 @@ fn run_task(client: &Client, variables: &[(&str, &str)]) -> RunTaskFluentBuilder
         let variable = KeyValuePair::builder().name(*name).value(*value).build();
         container = container.environment(variable);
     }
+    let overrides = TaskOverride::builder().container_overrides(container.build()).build();
+    run_task_with(client, overrides)
+}
+
+fn run_task_with(client: &Client, overrides: TaskOverride) -> RunTaskFluentBuilder {
     client
         .run_task()
         .cluster(arn::CLUSTER)
         .task_definition(arn::TASK_DEFINITION)
-        .overrides(TaskOverride::builder().container_overrides(container.build()).build())
+        .overrides(overrides)
 }
 
 async fn started(request: RunTaskFluentBuilder) -> String {
@@ -175,6 +180,53 @@ async fn a_stopped_task_is_asked_first() {
 const REFUSE: &str = "CREATE TRIGGER refuse BEFORE UPDATE ON tasks WHEN condition
     BEGIN SELECT RAISE(FAIL, 'refused by the test'); END";
 const ACCEPT: &str = "DROP TRIGGER refuse";
+
+#[tokio::test]
+async fn tasks_that_ask_for_more_than_the_machine_has_together_run_one_after_the_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = common::options(folder.path(), &hold(folder.path(), "pipe"));
+    let server = stepwes_local::start(options.clone()).await.expect("started");
+    let ecs = server.aws().ecs();
+    let large = || TaskOverride::builder().memory(i32::MAX.to_string()).cpu("1024").build();
+    let first = started(run_task_with(&ecs, large())).await;
+    let described = until_status(&ecs, &first, "RUNNING").await;
+    assert_eq!((described.cpu(), described.memory()), (Some("1024"), Some("2147483647")));
+    server.shutdown().await;
+
+    let server = stepwes_local::start(options).await.expect("started again");
+    let ecs = server.aws().ecs();
+    let second = started(run_task_with(&ecs, large())).await;
+    // It asks for nothing, and does not overtake.
+    let third = started(run_task(&ecs, &[])).await;
+    assert_eq!(describe(&ecs, &first).await.last_status(), Some("RUNNING"));
+    for waiting in [&second, &third] {
+        assert_eq!(describe(&ecs, waiting).await.last_status(), Some("PROVISIONING"));
+    }
+    release(folder.path(), "pipe").await;
+    until_status(&ecs, &first, "STOPPED").await;
+    for task in [&second, &third] {
+        until_status(&ecs, task, "RUNNING").await;
+    }
+    for task in [&second, &third] {
+        ecs.stop_task().cluster(arn::CLUSTER).task(task).send().await.expect("accepted");
+        until_status(&ecs, task, "STOPPED").await;
+    }
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_size_that_is_no_number_or_a_disk_of_a_tasks_own_is_refused() {
+    let rig = serve("exit 0").await;
+    let ecs = rig.server.aws().ecs();
+    let disk = aws_sdk_ecs::types::EphemeralStorage::builder().size_in_gib(21).build();
+    for (overrides, code) in [
+        (TaskOverride::builder().memory("16 GB").build(), "InvalidParameterException"),
+        (TaskOverride::builder().ephemeral_storage(disk).build(), "InvalidParameterException"),
+    ] {
+        let refused = run_task_with(&ecs, overrides).send().await.expect_err("refused");
+        assert_eq!(refused.code(), Some(code));
+    }
+}
 
 #[tokio::test]
 async fn a_stop_that_was_not_recorded_is_done_when_it_is_asked_for_again() {

@@ -6,6 +6,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, SecondsFormat, Utc};
 use stepwes_core::{
     caller_token::SecretDigest,
+    resources::Resources,
     run::{RequestSummary, Run, RunId},
     run_state::RunState,
     token::AttemptToken,
@@ -51,6 +52,11 @@ fn tags_text(tags: &std::collections::BTreeMap<String, String>) -> AttributeValu
     )
 }
 
+fn json_text(resources: &Resources) -> AttributeValue {
+    // Numbers under names of ours: there is nothing in it that could not be written.
+    text(serde_json::to_string(resources).unwrap_or_default())
+}
+
 /// The whole item of a run; an attribute without a value is absent.
 pub(crate) fn encode_run(run: &Run) -> Item {
     let mut item = key(at::run_pk(run.run_id), at::RUN_SK);
@@ -73,6 +79,7 @@ pub(crate) fn encode_run(run: &Run) -> Item {
     set(at::WORKFLOW_ENGINE, Some(text(&run.summary.workflow_engine)));
     set(at::WORKFLOW_URL, Some(text(&run.summary.workflow_url)));
     set(at::TAGS, Some(tags_text(&run.summary.tags)));
+    set(at::RESOURCES, (!run.resources.is_empty()).then(|| json_text(&run.resources)));
     set(at::CREATED_AT, Some(text(instant(run.created_at))));
     set(at::UPDATED_AT, Some(text(instant(run.updated_at))));
     set(at::START_TIME, run.start_time.map(|time| text(instant(time))));
@@ -102,6 +109,7 @@ pub(crate) fn decode_run(item: &Item) -> Result<Run, StoreError> {
             workflow_url: fields.text(at::WORKFLOW_URL)?,
             tags: fields.tags(at::TAGS)?,
         },
+        resources: fields.optional(at::RESOURCES, Fields::resources)?.unwrap_or_default(),
         created_at: fields.parsed(at::CREATED_AT)?,
         updated_at: fields.parsed(at::UPDATED_AT)?,
         start_time: fields.optional(at::START_TIME, Fields::parsed)?,
@@ -331,6 +339,10 @@ impl<'a> Fields<'a> {
             _ => Err(self.wrong(field, "it holds what is not a string")),
         };
         values.iter().map(read).collect()
+    }
+
+    fn resources(&self, field: &'static str) -> Result<Resources, StoreError> {
+        serde_json::from_str(self.str(field)?).map_err(|error| self.wrong(field, error.to_string()))
     }
 
     fn tags(

@@ -84,6 +84,7 @@ impl RunStore {
             token: None,
             task_arn: None,
             summary: new.summary.clone(),
+            resources: new.resources,
             created_at: now,
             updated_at: now,
             start_time: None,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use stepwes_core::{
     caller_token::{SecretDigest, TokenName},
+    resources::Resources,
     run::{RequestSummary, Run, RunId},
     run_state::{Refusal, RunState},
     task::RefusedReason,
@@ -19,6 +20,8 @@ pub struct NewRun {
     pub owner: String,
     /// What was asked for, in short.
     pub summary: RequestSummary,
+    /// What it asks for of CPU, memory, disk and time.
+    pub resources: Resources,
     /// The caller's idempotency key, when there was one.
     pub idempotency: Option<Idempotency>,
 }

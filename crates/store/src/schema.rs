@@ -60,6 +60,8 @@ pub const WORKFLOW_ENGINE: &str = "workflow_engine";
 pub const WORKFLOW_URL: &str = "workflow_url";
 /// The caller's tags, a JSON object as text: a map attribute could not hold an empty name.
 pub const TAGS: &str = "tags";
+/// What the run asked for of CPU, memory, disk and time, a JSON object as text; absent for nothing.
+pub const RESOURCES: &str = "resources";
 /// When the run was submitted, or the token made.
 pub const CREATED_AT: &str = "created_at";
 /// When the run last changed state, the sort key of [`BY_STATE`].

@@ -13,6 +13,7 @@ use stepwes_cloud::{
 };
 use stepwes_core::{
     RunEvent, RunId, RunState,
+    resources::{ResourceBounds, TaskSize},
     run::Run,
     step::{AdvanceEvent, AdvanceInput, AdvanceOutput, Next},
     token::AttemptToken,
@@ -26,9 +27,8 @@ pub struct Settings {
     pub table: String,
     /// How many attempts a run has (`STEPWES_MAX_ATTEMPTS`, 1 to 10; 3).
     pub max_attempts: u32,
-    /// How long one attempt's task may take, in seconds (`STEPWES_RUN_TIMEOUT_SECONDS`, 1 to
-    /// 864,000: ten days; 86,400).
-    pub run_timeout_seconds: u32,
+    /// What a run gets of CPU, memory, disk and time ([`env::resources`]).
+    pub resources: ResourceBounds,
 }
 
 impl Settings {
@@ -40,7 +40,7 @@ impl Settings {
         Ok(Self {
             table: env::required("STEPWES_TABLE")?,
             max_attempts: env::bounded("STEPWES_MAX_ATTEMPTS", 3, 1..=10)?,
-            run_timeout_seconds: env::bounded("STEPWES_RUN_TIMEOUT_SECONDS", 86_400, 1..=864_000)?,
+            resources: env::resources()?,
         })
     }
 }
@@ -81,14 +81,14 @@ pub async fn handle(state: &State, input: AdvanceInput) -> Result<AdvanceOutput,
 async fn initialize(state: &State, run_id: RunId) -> Result<AdvanceOutput, StepFailure> {
     let change = Change { cause: "the execution began".to_owned(), ..Change::default() };
     match state.store.transition(run_id, RunEvent::Initialize, change).await? {
-        Transition::Moved(run) | Transition::Repeated(run) => attempt_of(state, &run),
+        Transition::Moved(run) | Transition::Repeated(run) => attempt_of(state, &run).await,
         Transition::Refused { run, .. } => match run.state {
             // The machine asks for the first attempt before it starts any task: none can be alive.
             RunState::Canceling if run.attempt == 0 => canceled(state, &run).await,
             // Asked before, and cancelled since. Whether the first invocation's answer arrived, and
             // a task was started, is not known here; a task that is started now is refused by
             // report and ends at once, and collect sees it gone.
-            RunState::Canceling if run.attempt == 1 => attempt_of(state, &run),
+            RunState::Canceling if run.attempt == 1 => attempt_of(state, &run).await,
             _ => end_or_stale(&run, 1),
         },
         Transition::NotFound => Err(StepFailure::RunNotFound(run_id)),
@@ -117,7 +117,7 @@ async fn preempt(
     {
         Transition::Moved(run) | Transition::Repeated(run) => match Next::end(run.state) {
             Some(next) => Ok(ended(next, &run)),
-            None => attempt_of(state, &run),
+            None => attempt_of(state, &run).await,
         },
         // A task claimed the attempt after collect found it lost: a RunTask whose answer never came
         // had started it all the same. The attempt lives, and is collected when that task has ended.
@@ -131,7 +131,7 @@ async fn preempt(
             // collect saw the attempt's task gone before it called the attempt lost.
             RunState::Canceling if run.attempt == attempt => canceled(state, &run).await,
             // Asked before, and cancelled since: as for the first attempt.
-            RunState::Canceling if run.attempt == attempt + 1 => attempt_of(state, &run),
+            RunState::Canceling if run.attempt == attempt + 1 => attempt_of(state, &run).await,
             _ => end_or_stale(&run, attempt),
         },
         Transition::NotFound => Err(StepFailure::RunNotFound(run_id)),
@@ -189,8 +189,17 @@ async fn canceled(state: &State, run: &Run) -> Result<AdvanceOutput, StepFailure
     }
 }
 
-/// The answer that starts the task of the run's present attempt.
-fn attempt_of(state: &State, run: &Run) -> Result<AdvanceOutput, StepFailure> {
+/// The answer that starts the task of the run's present attempt; or the end of a run that asked
+/// for more than the service gives by now: with less it might well fail after hours.
+async fn attempt_of(state: &State, run: &Run) -> Result<AdvanceOutput, StepFailure> {
+    let bounds = &state.settings.resources;
+    let size = match bounds.size(&run.resources) {
+        Ok(size) => size,
+        Err(refusal) => {
+            let reason = reason::of_smaller_service(&refusal);
+            return system_error(state, run.run_id, run.attempt, &reason).await;
+        }
+    };
     let Some(token) = run.token.clone() else {
         return Err(StepFailure::Internal(format!(
             "attempt {} of run {} has no token",
@@ -202,7 +211,8 @@ fn attempt_of(state: &State, run: &Run) -> Result<AdvanceOutput, StepFailure> {
         next: Next::RunTask,
         attempt: run.attempt,
         token,
-        timeout_seconds: state.settings.run_timeout_seconds,
+        timeout_seconds: bounds.time_of(&run.resources),
+        size,
     })
 }
 
@@ -230,5 +240,6 @@ fn answer(next: Next, run: &Run) -> AdvanceOutput {
         token: AttemptToken::from_secret(String::new()),
         // The machine reads no time-out then, but the field is a positive number.
         timeout_seconds: 1,
+        size: TaskSize::default(),
     }
 }

@@ -32,6 +32,15 @@ pub fn of_step(error: &str, cause: &str) -> String {
     format!("{what}{said}. Submit the run again; if it fails again, tell the operator.")
 }
 
+/// That the service gave what a run asked for when it was submitted, and does not any more.
+#[must_use]
+pub fn of_smaller_service(refusal: &str) -> String {
+    format!(
+        "the service's bounds were changed since the run was submitted: {refusal}. Submit the run \
+         again and ask for less, or tell the operator."
+    )
+}
+
 /// That an attempt was lost, and what comes of it.
 #[must_use]
 pub fn of_lost_attempt(attempt: u32, max_attempts: u32, reason: &str) -> String {

@@ -6,12 +6,17 @@ mod support;
 use stepwes_advance::{Settings, State, handle};
 use stepwes_core::{
     RunEvent, RunState,
+    resources::{Bound, EphemeralStorage, ResourceBounds, Resources, TaskSize},
     step::{AdvanceEvent, AdvanceInput, AdvanceOutput, Next, error_type},
 };
 use support::{SAMPLE_TASK, TABLE, World, event, sample_run};
 
 fn function(world: &World) -> State {
-    let settings = Settings { table: TABLE.to_owned(), max_attempts: 3, run_timeout_seconds: 7200 };
+    function_within(world, ResourceBounds { time: 7200, ..ResourceBounds::default() })
+}
+
+fn function_within(world: &World, resources: ResourceBounds) -> State {
+    let settings = Settings { table: TABLE.to_owned(), max_attempts: 3, resources };
     State::new(settings, &world.aws)
 }
 
@@ -90,6 +95,71 @@ async fn the_first_attempt_begins_once_with_one_token() {
     assert_eq!(answer.timeout_seconds, 7200);
     assert_eq!(Some(answer.token), world.run().await.token);
     assert_eq!(world.history().await, [RunState::Queued, RunState::Initializing]);
+}
+
+#[tokio::test]
+async fn a_run_gets_the_size_and_the_time_that_it_asked_for_in_every_attempt() {
+    let world = World::new().await;
+    let asked = Resources { cpu: Some(2000), memory: Some(5000), disk: Some(100), time: Some(600) };
+    world.queued_asking(sample_run(), asked).await;
+    let size = TaskSize {
+        cpu: Some("2048".to_owned()),
+        memory: Some("5120".to_owned()),
+        ephemeral_storage: Some(EphemeralStorage { size_in_gib: 100 }),
+    };
+    let first = ask(&world, initialize()).await;
+    assert_eq!((first.timeout_seconds, &first.size), (600, &size));
+    world.claim(1, SAMPLE_TASK).await;
+    let second = ask(&world, preempt(1)).await;
+    assert_eq!((way(&second), second.timeout_seconds), ((Next::RunTask, 2), 600));
+    assert_eq!(second.size, size);
+}
+
+#[tokio::test]
+async fn a_run_that_asked_for_nothing_gets_what_the_task_definition_says() {
+    let world = World::new().await;
+    world.queued().await;
+    assert_eq!(ask(&world, initialize()).await.size, TaskSize::default());
+}
+
+#[tokio::test]
+async fn a_run_that_asked_for_more_than_the_service_gives_by_now_fails_before_it_costs_anything() {
+    let asked = Resources { memory: Some(30_720), ..Resources::default() };
+    let smaller = ResourceBounds {
+        memory: Bound { default: Some(4096), max: 8192 },
+        ..ResourceBounds::default()
+    };
+    let said = "the service's bounds were changed since the run was submitted: stepwes.memory is \
+                30 GiB, more than the 8 GiB that this service gives a run";
+    for attempt in [1, 2] {
+        let world = World::new().await;
+        world.queued_asking(sample_run(), asked).await;
+        let mut input = initialize();
+        if attempt == 2 {
+            ask(&world, input).await;
+            world.claim(1, SAMPLE_TASK).await;
+            input = preempt(1);
+        }
+        let answer = handle(&function_within(&world, smaller), input).await.expect("an answer");
+        assert_eq!(way(&answer), (Next::SystemError, attempt));
+        assert!(world.said().await.contains(said), "{}", world.said().await);
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_run_that_asked_for_more_than_the_service_gives_is_left_to_reconcile() {
+    let world = World::new().await;
+    let asked = Resources { memory: Some(30_720), ..Resources::default() };
+    world.queued_asking(sample_run(), asked).await;
+    ask(&world, initialize()).await;
+    world.step(RunEvent::Cancel).await;
+    let smaller = ResourceBounds {
+        memory: Bound { default: Some(4096), max: 8192 },
+        ..ResourceBounds::default()
+    };
+    let failed = handle(&function_within(&world, smaller), initialize()).await;
+    assert_eq!(failed.expect_err("no task may be alive").error_type(), error_type::INTERNAL);
+    assert_eq!(world.run().await.state, RunState::Canceling);
 }
 
 #[tokio::test]

@@ -356,6 +356,7 @@ fn its_input_is_the_run_id_alone() {
         "next",
         "reason",
         "run_id",
+        "size",
         "task",
         "task_arn",
         "timeout_seconds",
@@ -367,13 +368,15 @@ fn its_input_is_the_run_id_alone() {
 #[test]
 fn the_task_is_told_who_it_is() {
     let run_task = states().remove("INITIALIZING, RUNNING").expect("the state");
-    let set = run_task["Arguments"]["Overrides"]["ContainerOverrides"][0]["Environment"]
-        .as_array()
-        .expect("variables")
-        .iter()
-        .map(|variable| variable["Name"].as_str().expect("a name").to_owned())
-        .collect::<Vec<_>>();
-    assert_eq!(set, [env::RUN_ID, env::ATTEMPT, env::TOKEN]);
+    // The size is what advance answers: fields that a task has or has not.
+    let overrides = run_task["Arguments"]["Overrides"].as_str().expect("an expression");
+    let names: Vec<_> = overrides
+        .split("'Name': '")
+        .skip(1)
+        .map(|rest| rest.split('\'').next().expect("a name"))
+        .collect();
+    assert_eq!(names, ["engine", env::RUN_ID, env::ATTEMPT, env::TOKEN]);
+    assert!(overrides.starts_with("{% $merge([$states.input.size, {'ContainerOverrides': "));
     assert_eq!(run_task["TimeoutSeconds"], "{% $states.input.timeout_seconds %}");
 }
 

@@ -175,8 +175,8 @@ async fn collect(state: &State, run: &Run, input: &CollectInput) -> Result<Round
         Claimed::Gone(task) => (task, false),
         Claimed::SeenGone(task) => (task, true),
         Claimed::Live(task_arn) => {
-            let overdue = run.updated_at + TimeDelta::seconds(i64::from(state.run_timeout_seconds))
-                < state.clock.now();
+            let limit = TimeDelta::seconds(i64::from(time_limit(state, run)));
+            let overdue = run.updated_at + limit < state.clock.now();
             if canceling {
                 state.tasks.stop(&task_arn, "stepwes: the run is being cancelled").await?;
             } else if timed_out || overdue {
@@ -198,6 +198,12 @@ async fn collect(state: &State, run: &Run, input: &CollectInput) -> Result<Round
         }
     }
     give_up_or_retry(state, run, loss::classify(input.error.as_ref(), task.as_ref())).await
+}
+
+/// How long one attempt of the run may take, in seconds.
+fn time_limit(state: &State, run: &Run) -> u32 {
+    let most = state.run_timeout_seconds;
+    run.resources.time.map_or(most, |asked| asked.min(most))
 }
 
 /// The task that holds the attempt.
@@ -244,8 +250,9 @@ async fn give_up_or_retry(state: &State, run: &Run, loss: Loss) -> Result<Round,
         }
         Loss::Lost(reason) => format!("attempt {attempt} of {max} was lost: {reason}"),
         Loss::TimedOut => format!(
-            "the run took longer than its limit of {}; give runs more time, or make it shorter",
-            loss::duration(state.run_timeout_seconds)
+            "the run took longer than its limit of {}; ask for more time (stepwes.time), let the \
+             operator give runs more, or make it shorter",
+            loss::duration(time_limit(state, run))
         ),
         Loss::Final(reason) => reason,
     };

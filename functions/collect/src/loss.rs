@@ -86,8 +86,8 @@ fn of_task(task: &EcsTask) -> Loss {
             || is_memory(&words);
     if out_of_memory {
         return Loss::Final(format!(
-            "the engine task ran out of memory ({said}); give engine tasks more memory, or let the \
-             workflow use less at a time"
+            "the engine task ran out of memory ({said}); ask for more (stepwes.memory), \
+             give engine tasks more memory, or let the workflow use less at a time"
         ));
     }
     match task.stop_code.as_deref() {

@@ -235,7 +235,7 @@ async fn every_loss_has_its_way() {
         ("host-retired", Retry, Retry, "maintenance"),
         ("network-unreachable", Retry, SystemError, "ResourceInitializationError"),
         ("image-missing", Retry, SystemError, "CannotPullContainerError"),
-        ("out-of-memory", SystemError, SystemError, "give engine tasks more memory"),
+        ("out-of-memory", SystemError, SystemError, "ask for more (stepwes.memory)"),
         ("stopped-by-hand", Retry, SystemError, "Task stopped by an operator"),
         ("over-its-limit", SystemError, SystemError, "longer than its limit of 2 hours"),
         ("refused", Retry, SystemError, "refused the attempt"),

@@ -10,7 +10,9 @@ use std::collections::VecDeque;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use stepwes_asl::{Command, Execution, Input, Machine, Receipt, Status, TaskId};
-use stepwes_core::{Clock as _, RunEvent, RunState, keys, task::TaskOutcome};
+use stepwes_core::{
+    Clock as _, RunEvent, RunState, keys, resources::ResourceBounds, task::TaskOutcome,
+};
 use stepwes_reconcile::Event;
 use stepwes_store::{Change, Claim, Transition};
 use support::{
@@ -70,7 +72,7 @@ impl Player {
         let advance = stepwes_advance::Settings {
             table: table.clone(),
             max_attempts: 3,
-            run_timeout_seconds: 7200,
+            resources: ResourceBounds { time: 7200, ..ResourceBounds::default() },
         };
         let collect = stepwes_collect::Settings {
             table: table.clone(),

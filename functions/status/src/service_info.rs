@@ -34,13 +34,17 @@ pub(crate) async fn get_service_info(
         supported_wes_versions: vec![WES_VERSION.to_owned()],
         supported_filesystem_protocols: settings.schemes.clone(),
         workflow_engine_versions: settings.engines.workflow_engine_versions(),
-        default_workflow_engine_parameters: settings.engines.default_parameters(),
+        default_workflow_engine_parameters: [
+            settings.engines.default_parameters(),
+            settings.resources.default_parameters(),
+        ]
+        .concat(),
         system_state_counts: counts
             .into_iter()
             .map(|(state, count)| (state.as_str().to_owned(), count))
             .collect(),
         auth_instructions_url: service.auth_instructions_url,
-        tags: service.tags,
+        tags: settings.resources.most().into_iter().chain(service.tags).collect(),
     }))
 }
 

@@ -8,7 +8,7 @@ use stepwes_cloud::{
     http::Callers,
     objects::MAX_EXPIRY,
 };
-use stepwes_core::{engines::Engines, wes::Organization};
+use stepwes_core::{engines::Engines, resources::ResourceBounds, wes::Organization};
 
 /// The settings of status.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Settings {
     pub engines: Engines,
     /// The URL schemes that the service reads (`STEPWES_SCHEMES`, comma-separated).
     pub schemes: Vec<String>,
+    /// What a run may ask for ([`env::resources`]).
+    pub resources: ResourceBounds,
     /// What service-info says of the operator (`STEPWES_SERVICE`, JSON).
     pub service: ServiceSettings,
     /// What absolute URLs of the API begin with (`STEPWES_PUBLIC_URL`); the request tells when it
@@ -118,6 +120,7 @@ impl Settings {
             bucket,
             engines,
             schemes: ["http", "https", "s3"].map(str::to_owned).to_vec(),
+            resources: ResourceBounds::default(),
             service: ServiceSettings::default(),
             public_url: None,
             presign_url: None,
@@ -144,6 +147,7 @@ impl Settings {
         if env::optional("STEPWES_SERVICE").is_some() {
             settings.service = env::json("STEPWES_SERVICE")?;
         }
+        settings.resources = env::resources()?;
         settings.callers = Callers::from_env()?;
         settings.public_url = env::optional("STEPWES_PUBLIC_URL");
         settings.presign_url = env::optional("STEPWES_PRESIGN_URL");

@@ -5,7 +5,7 @@ use stepwes_cloud::{
     env::{self, SettingError},
     http::Callers,
 };
-use stepwes_core::engines::Engines;
+use stepwes_core::{engines::Engines, resources::ResourceBounds};
 
 /// The settings of submit.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct Settings {
     pub engines: Engines,
     /// The schemes that an absolute `workflow_url` may have (`STEPWES_SCHEMES`, comma-separated).
     pub schemes: Vec<String>,
+    /// What a run may ask for ([`env::resources`]).
+    pub resources: ResourceBounds,
     /// How large a request may be.
     pub limits: Limits,
     /// How long an idempotency key counts (`STEPWES_IDEMPOTENCY_DAYS`).
@@ -89,6 +91,7 @@ impl Settings {
             state_machine_arn: env::required("STEPWES_STATE_MACHINE_ARN")?,
             engines: env::json("STEPWES_ENGINES")?,
             schemes,
+            resources: env::resources()?,
             limits: Limits {
                 max_request_bytes: env::parsed(
                     "STEPWES_MAX_REQUEST_BYTES",

@@ -27,6 +27,7 @@ use stepwes_core::{
     attachment::AttachmentName,
     keys,
     request::{Attachment, RunRequest, StoredRequest},
+    resources::Resources,
 };
 use stepwes_store::{Created, Idempotency, IdempotentRun, NewRun, StoreError};
 
@@ -84,6 +85,10 @@ pub async fn submit(
     check_limits(&request, attachments.len(), &state.settings.limits)?;
     let names: Vec<_> = attachments.iter().map(|attachment| attachment.name.clone()).collect();
     let engine = request.validate(&state.settings.engines, &state.settings.schemes, &names)?;
+    let resources = Resources::of_parameters(&request.workflow_engine_parameters)?;
+    state.settings.resources.size(&resources).map_err(|refusal| {
+        ApiError::BadRequest(format!("workflow_engine_parameters: {refusal}"))
+    })?;
 
     let now = state.clock.now();
     let idempotency = idempotency.map(|key| Idempotency {
@@ -117,7 +122,7 @@ pub async fn submit(
         discard(state, run_id).await;
         return Err(api_error(error));
     }
-    let new = NewRun { run_id, owner: owner.to_owned(), summary, idempotency };
+    let new = NewRun { run_id, owner: owner.to_owned(), summary, resources, idempotency };
     match create(state, new).await? {
         Enqueued::New => {
             start(state, run_id).await;

@@ -29,7 +29,8 @@ use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 use stepwes_cloud::{ecs::Tasks, http::frame, lambda::restore_path, objects::Objects};
 use stepwes_core::{
-    Clock, IdGenerator, Run, RunEvent, RunId, RunState, run::RequestSummary, token::AttemptToken,
+    Clock, IdGenerator, Run, RunEvent, RunId, RunState, resources::Resources, run::RequestSummary,
+    token::AttemptToken,
 };
 use stepwes_store::{Change, Claim, Created, NewRun, RunStore, Transition};
 use tower::ServiceExt as _;
@@ -220,6 +221,7 @@ impl World {
                 workflow_url: "main.cwl".into(),
                 tags: BTreeMap::from([("project".into(), "x".into())]),
             },
+            resources: Resources::default(),
             idempotency: None,
         };
         match self.store.create(new).await {

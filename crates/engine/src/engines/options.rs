@@ -2,6 +2,7 @@
 //! against what the service lets a request decide.
 
 use serde_json::{Map, Value};
+use stepwes_core::resources::PREFIX;
 
 /// What becomes of one option of an engine.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +31,8 @@ pub(super) fn sort(
     parameters: &Map<String, Value>,
 ) -> Result<Vec<String>, String> {
     let mut options = Vec::new();
-    for (key, value) in parameters {
+    // Ours are the service's to read, and have been.
+    for (key, value) in parameters.iter().filter(|(key, _)| !key.starts_with(PREFIX)) {
         let wrong = |what: &str| format!("workflow_engine_parameters: {key:?} {what}");
         if !key.starts_with('-') {
             return Err(wrong("is not an option: options start with -"));
@@ -126,6 +128,12 @@ mod tests {
             let expected = options.into_iter().map(str::to_owned).collect();
             assert_eq!(sorted(given.clone()), Ok(expected), "{given}");
         }
+    }
+
+    #[test]
+    fn what_is_for_the_service_is_no_option_of_the_engine() {
+        let options = sorted(json!({"stepwes.cpu": 2, "--debug": null, "stepwes.time": "2h"}));
+        assert_eq!(options, Ok(vec!["--debug".to_owned()]));
     }
 
     #[test]

@@ -120,6 +120,13 @@ struct AwsVpc {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Overrides {
+    /// CPU units. Kept for the task while it runs; its process is not held to them, nor to its
+    /// memory.
+    #[serde(default)]
+    cpu: Option<String>,
+    /// MiB.
+    #[serde(default)]
+    memory: Option<String>,
     #[serde(default)]
     container_overrides: Vec<ContainerOverride>,
 }
@@ -194,6 +201,13 @@ impl RunTask {
                 item.capacity_provider
             )));
         }
+        let size = |name: &str, text: Option<String>| match text.map(|text| text.parse()) {
+            None => Ok(None),
+            Some(Ok(number)) => Ok(Some(number)),
+            Some(Err(_)) => Err(invalid(format!("Invalid '{name}' setting for task."))),
+        };
+        let cpu = size("cpu", self.overrides.cpu)?;
+        let memory = size("memory", self.overrides.memory)?;
         let mut environment = Vec::new();
         for container in self.overrides.container_overrides {
             if container.name != CONTAINER {
@@ -222,6 +236,8 @@ impl RunTask {
             client_token: self.client_token,
             started_by: self.started_by,
             environment,
+            cpu,
+            memory,
             tags,
             status: Status::Provisioning,
             created_at: Utc::now(),

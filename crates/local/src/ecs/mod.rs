@@ -24,6 +24,7 @@ use self::{
 };
 use crate::{
     boot,
+    capacity::Capacity,
     ledger::{Ledger, LedgerError},
     life::Life,
 };
@@ -51,6 +52,8 @@ pub(crate) struct Definition {
     pub(crate) internal_url: String,
     /// How many tasks may run at once.
     pub(crate) slots: usize,
+    /// How much those that run at once may have asked for together.
+    pub(crate) capacity: Capacity,
     /// How long a task that is told to stop has before it is killed.
     pub(crate) stop_timeout: Duration,
 }
@@ -71,8 +74,47 @@ struct Tasks {
     waiting: VecDeque<String>,
     /// How many slots are taken.
     running: usize,
+    /// What those that have them asked for.
+    reserved: Reservation,
     /// Set when the server goes down: nothing is started any more.
     closed: bool,
+}
+
+/// CPU units and MiB that are kept for tasks that asked for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Reservation {
+    cpu: u32,
+    memory: u32,
+}
+
+impl Reservation {
+    fn of(task: &Task) -> Self {
+        Self { cpu: task.cpu.unwrap_or_default(), memory: task.memory.unwrap_or_default() }
+    }
+
+    fn with(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu.saturating_add(other.cpu),
+            memory: self.memory.saturating_add(other.memory),
+        }
+    }
+
+    fn without(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu.saturating_sub(other.cpu),
+            memory: self.memory.saturating_sub(other.memory),
+        }
+    }
+
+    /// Whether a machine has room for it beside what is kept for others. Where nothing is kept it
+    /// always has: it may have had more when it was asked.
+    fn fits_beside(self, others: Self, capacity: Capacity) -> bool {
+        let all = self.with(others);
+        let nothing = Self::default();
+        self == nothing
+            || others == nothing
+            || (all.cpu <= capacity.cpu && all.memory <= capacity.memory)
+    }
 }
 
 /// A task that has not stopped.
@@ -162,6 +204,7 @@ impl Ecs {
                 tracing::info!(task = %id, pid = process.pid, "found a task that lives on");
                 let mut tasks = self.tasks();
                 tasks.running += 1;
+                tasks.reserved = tasks.reserved.with(Reservation::of(&task));
                 tasks.live.insert(id.clone(), Live::new(task, true));
                 drop(tasks);
                 let ecs = Arc::clone(self);
@@ -174,6 +217,7 @@ impl Ecs {
                 let same_boot = task.boot_id.as_deref() == Some(&self.boot_id);
                 let mut tasks = self.tasks();
                 tasks.running += 1;
+                tasks.reserved = tasks.reserved.with(Reservation::of(&task));
                 tasks.live.insert(id.clone(), Live::new(task, true));
                 drop(tasks);
                 let ecs = Arc::clone(self);
@@ -399,8 +443,16 @@ impl Ecs {
     fn fill_slots(self: &Arc<Self>) {
         let mut tasks = self.tasks();
         while !tasks.closed && tasks.running < self.definition.slots {
-            let Some(id) = tasks.waiting.pop_front() else { break };
+            let Some(id) = tasks.waiting.front().cloned() else { break };
+            let asked = tasks.live.get(&id).map(|live| Reservation::of(&live.task));
+            let asked = asked.unwrap_or_default();
+            // In their order: a large task is not overtaken by small ones for ever.
+            if !asked.fits_beside(tasks.reserved, self.definition.capacity) {
+                break;
+            }
+            tasks.waiting.pop_front();
             tasks.running += 1;
+            tasks.reserved = tasks.reserved.with(asked);
             if let Some(live) = tasks.live.get_mut(&id) {
                 live.has_slot = true;
             }
@@ -536,9 +588,11 @@ impl Ecs {
 
     /// Records the end of a task that had a slot, and gives the slot to the next.
     async fn release(self: &Arc<Self>, id: &str, exit_code: Option<i32>, stop: Stop) {
+        let asked = self.tasks().live.get(id).map(|live| Reservation::of(&live.task));
         self.finish(id, exit_code, stop).await;
         let mut tasks = self.tasks();
         tasks.running = tasks.running.saturating_sub(1);
+        tasks.reserved = tasks.reserved.without(asked.unwrap_or_default());
         drop(tasks);
         self.fill_slots();
     }

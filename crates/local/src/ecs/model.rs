@@ -70,6 +70,12 @@ pub(crate) struct Task {
     pub(crate) started_by: Option<String>,
     /// The environment that the caller adds to the task definition's.
     pub(crate) environment: Vec<NameValue>,
+    /// The CPU units that are kept for it.
+    #[serde(default)]
+    pub(crate) cpu: Option<u32>,
+    /// The MiB of memory that are kept for it.
+    #[serde(default)]
+    pub(crate) memory: Option<u32>,
     pub(crate) tags: Vec<Tag>,
     pub(crate) status: Status,
     pub(crate) created_at: DateTime<Utc>,
@@ -100,6 +106,7 @@ impl Task {
     /// Whether another request is the one that this task was made for.
     pub(crate) fn is_of(&self, other: &Self) -> bool {
         self.environment == other.environment
+            && (self.cpu, self.memory) == (other.cpu, other.memory)
             && self.tags == other.tags
             && self.started_by == other.started_by
     }
@@ -138,6 +145,12 @@ impl Task {
                 "containerOverrides": [{ "name": CONTAINER, "environment": self.environment }],
             },
         });
+        for (name, size) in [("cpu", self.cpu), ("memory", self.memory)] {
+            if let Some(size) = size {
+                task[name] = json!(size.to_string());
+                task["overrides"][name] = json!(size.to_string());
+            }
+        }
         let times = [
             ("startedAt", self.started_at),
             ("stoppingAt", self.stopping_at),

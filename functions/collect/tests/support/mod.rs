@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use stepwes_cloud::{Aws, aws::Endpoint};
 use stepwes_core::{
     Clock, Run, RunEvent, RunId, RunState, keys,
+    resources::Resources,
     run::RequestSummary,
     task::{OutputFile, TaskOutcome, TaskResult},
 };
@@ -99,10 +100,16 @@ impl World {
     }
 
     pub async fn queued_as(&self, run_id: RunId) -> Run {
+        self.queued_asking(run_id, Resources::default()).await
+    }
+
+    /// A run that asked for this, QUEUED.
+    pub async fn queued_asking(&self, run_id: RunId, resources: Resources) -> Run {
         let new = NewRun {
             run_id,
             owner: "ann".to_owned(),
             summary: RequestSummary::default(),
+            resources,
             idempotency: None,
         };
         match self.store.create(new).await.expect("the table answers") {

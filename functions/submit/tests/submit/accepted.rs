@@ -1,7 +1,7 @@
 //! Requests that are taken, and what they leave where.
 
 use serde_json::{Value, json};
-use stepwes_core::{RunState, keys};
+use stepwes_core::{RunState, keys, resources::Resources};
 use stepwes_submit::Limits;
 
 use crate::{
@@ -73,6 +73,21 @@ async fn what_clients_send_for_nothing_is_nothing() {
         .field("workflow_engine_parameters", " ")
         .field("workflow_engine", "");
     submitted(&post(&routes(&world), MULTIPART, form.end()).await);
+}
+
+#[tokio::test]
+async fn a_run_keeps_what_it_asks_for_of_the_service_and_shows_it_as_it_was_sent() {
+    let world = World::new().await;
+    let asked =
+        r#"{"stepwes.cpu": 2, "stepwes.memory": "5 GiB", "stepwes.time": "2h", "--debug": null}"#;
+    let form = Form::good().field("workflow_engine_parameters", asked);
+    let id = submitted(&post(&routes(&world), MULTIPART, form.end()).await);
+    let run = world.store.get(id).await.expect("a table").expect("the run");
+    let expected = Resources { cpu: Some(2048), memory: Some(5120), disk: None, time: Some(7200) };
+    assert_eq!(run.resources, expected);
+    let stored: Value = serde_json::from_slice(&world.object(&keys::request(id))).expect("JSON");
+    let sent: Value = serde_json::from_str(asked).expect("JSON");
+    assert_eq!(stored["request"]["workflow_engine_parameters"], sent);
 }
 
 /// Python's requests, as wes-client uses it, gives text fields a filename.

@@ -17,6 +17,7 @@ use stepwes_cloud::http::Callers;
 use stepwes_core::{
     RunId,
     engines::{Engine, Engines},
+    resources::ResourceBounds,
 };
 use stepwes_submit::{Limits, Settings, State, router};
 
@@ -31,6 +32,7 @@ fn settings() -> Settings {
         state_machine_arn: MACHINE.to_owned(),
         engines: Engines::new(vec![Engine::cwltool(vec!["3.1".to_owned()])]),
         schemes: Settings::SCHEMES.map(str::to_owned).to_vec(),
+        resources: ResourceBounds::default(),
         limits: Limits::default(),
         idempotency: TimeDelta::days(7),
         callers: Callers::by_jwt(),

@@ -98,6 +98,30 @@ fn cases() -> Vec<(&'static str, &'static str, Vec<u8>, u16)> {
             with("workflow_engine_parameters", r#"{"--a": []}"#),
             400,
         ),
+        (
+            "a parameter of ours that there is not",
+            MULTIPART,
+            with("workflow_engine_parameters", r#"{"stepwes.gpu": 1}"#),
+            400,
+        ),
+        (
+            "memory without a unit",
+            MULTIPART,
+            with("workflow_engine_parameters", r#"{"stepwes.memory": 16}"#),
+            400,
+        ),
+        (
+            "more memory than there is",
+            MULTIPART,
+            with("workflow_engine_parameters", r#"{"stepwes.memory": "64 GiB"}"#),
+            400,
+        ),
+        (
+            "more time than there is",
+            MULTIPART,
+            with("workflow_engine_parameters", r#"{"stepwes.time": "2d"}"#),
+            400,
+        ),
         ("a type that is a number", JSON, object("workflow_type", json!(1)), 400),
         ("params that are a number", JSON, object("workflow_params", json!(1)), 400),
         // What the service has

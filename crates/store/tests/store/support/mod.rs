@@ -20,6 +20,7 @@ use aws_sdk_dynamodb::{
 use chrono::{DateTime, TimeDelta, Utc};
 use stepwes_core::{
     Clock, IdGenerator as _, RandomIds,
+    resources::Resources,
     run::{RequestSummary, Run, RunId},
     run_state::{Position, RunEvent, RunState, Step},
 };
@@ -101,6 +102,7 @@ impl World {
             run_id: self.id(),
             owner: owner.to_owned(),
             summary: summary("x"),
+            resources: Resources::default(),
             idempotency: None,
         }
     }
