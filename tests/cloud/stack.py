@@ -251,7 +251,7 @@ class Stack:
         return [event["stateEnteredEventDetails"]["name"] for event in events if "stateEnteredEventDetails" in event]
 
     def faults(self, **faults):
-        """What goes wrong from now on: `run_task_failures`, `image_is_missing`; `functions` (what the next invocations
+        """What goes wrong from now on: `run_task_failures`, `run_task_error`, `image_is_missing`; `functions` (what the next invocations
         of each meet, emulator/reading/functions.py). Nothing, when none is named."""
         # As a whole: it may be read at any moment.
         written = self.folder / "faults.new"

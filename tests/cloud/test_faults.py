@@ -12,6 +12,7 @@ from credentials import SigV4
 from stack import ROOT
 
 GATE = [workflow("gate.cwl")]
+SUBNET = "Error retrieving subnet information for [subnet-0123456789abcdef0]: The subnet ID 'subnet-0123456789abcdef0' does not exist (ErrorCode: InvalidSubnetID.NotFound)"
 
 
 @pytest.fixture
@@ -88,8 +89,10 @@ def test_a_spot_interruption_is_told_of_and_tried_again(wes, stack, gate):
                                   "reason": "Capacity is unavailable at this time. Please try again later or in a different availability zone"}]),
          "Capacity is unavailable at this time"),
         (dict(image_is_missing=True), "CannotPullContainerError"),
+        (dict(run_task_error=["InvalidParameterException", SUBNET]), "The subnet ID 'subnet-0123456789abcdef0' does not exist"),
+        (dict(run_task_error=["ClusterNotFoundException", "Cluster not found."]), "Cluster not found."),
     ],
-    ids=["no capacity", "image missing"],
+    ids=["no capacity", "image missing", "subnet wrong", "cluster missing"],
 )
 def test_a_task_that_cannot_start_is_a_system_error_in_the_words_of_aws(wes, stack, faults, said):
     stack.faults(**faults)

@@ -11,9 +11,9 @@ import pytest
 import requests
 from conftest import TERMINAL, Wes, until, workflow
 from stack import ROOT
+from test_counts import HELLO
 from test_faults import at_work, attempt, engine
 
-HELLO = b"cwlVersion: v1.2\nclass: CommandLineTool\ninputs: {}\nbaseCommand: [echo, hello]\nstdout: said\noutputs: {said: stdout}\n"
 FILES = [("hello.cwl", HELLO)]
 GATE = [workflow("gate.cwl")]
 # All that a function may meet beside being killed at one of its calls. `late` is told to the one after it.

@@ -16,8 +16,9 @@ from credentials import Nobody, Signed, SigV4, Token
 from cryptography.hazmat.primitives.asymmetric import rsa
 from issuer import Issuer
 from stack import ACCOUNT
-from test_function_faults import FILES, HELLO
+from test_counts import HELLO
 
+FILES = [("hello.cwl", HELLO)]
 ADMINS = f"{ACCOUNT}:role/Admins"
 
 

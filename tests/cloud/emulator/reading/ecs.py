@@ -6,7 +6,7 @@
 - An image that is not there ends a task with `CannotPullContainerError`.
   <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html>
 - A container has its task role's credentials. (ministack: none that it would take itself under AUTH.)
-- RunTask can be without capacity, and Spot capacity can be taken back: tests say so in the file that `FAULTS` names.
+- RunTask can be without capacity or refuse what it is given, and Spot capacity can be taken back: tests say so in the file that `FAULTS` names.
   <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/api_failures_messages.html>
 """
 
@@ -16,7 +16,7 @@ import json
 import threading
 
 from docker import errors
-from ministack.core.responses import get_account_id, get_region, json_response
+from ministack.core.responses import error_response_json, get_account_id, get_region, json_response
 from ministack.services import ecs, sts
 
 from reading.faults import fault
@@ -29,6 +29,8 @@ run_task = ecs._run_task
 def run_task_or_fail(data):
     if failures := fault("run_task_failures"):
         return json_response({"tasks": [], "failures": failures})
+    if error := fault("run_task_error"):
+        return error_response_json(*error, 400)
     return run_task(data)
 
 
