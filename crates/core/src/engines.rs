@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::{
     error::ApiError,
@@ -32,17 +33,107 @@ pub struct Engine {
     pub default_parameters: Vec<DefaultWorkflowEngineParameter>,
 }
 
+/// An engine that stepwes knows how to run, for one workflow type.
+#[derive(Debug)]
+pub struct Known {
+    /// Its name in `workflow_engine`. One engine may run several types.
+    pub name: &'static str,
+    /// The workflow type.
+    pub workflow_type: &'static str,
+    /// The versions of the type that it runs.
+    pub workflow_type_versions: &'static [&'static str],
+    /// The program that is looked for on `PATH`.
+    pub program: &'static str,
+}
+
+/// Every engine, the default one of a workflow type before its others. Types and versions are
+/// Toil's (`toil.server.wes.toil_backend`) where Toil has them.
+pub const KNOWN: [Known; 7] = [
+    Known {
+        name: "cwltool",
+        workflow_type: "CWL",
+        workflow_type_versions: CWL_VERSIONS,
+        program: "cwltool",
+    },
+    Known {
+        name: "toil",
+        workflow_type: "CWL",
+        workflow_type_versions: CWL_VERSIONS,
+        program: "toil-cwl-runner",
+    },
+    Known {
+        name: "miniwdl",
+        workflow_type: "WDL",
+        workflow_type_versions: WDL_VERSIONS,
+        program: "miniwdl",
+    },
+    Known {
+        name: "toil",
+        workflow_type: "WDL",
+        workflow_type_versions: WDL_VERSIONS,
+        program: "toil-wdl-runner",
+    },
+    Known {
+        name: "toil",
+        workflow_type: "PY",
+        workflow_type_versions: &["3.10", "3.11", "3.12", "3.13", "3.14"],
+        program: "toil",
+    },
+    Known {
+        name: "snakemake",
+        workflow_type: "SMK",
+        workflow_type_versions: &["7", "8", "9"],
+        program: "snakemake",
+    },
+    Known {
+        name: "nextflow",
+        workflow_type: "NFL",
+        workflow_type_versions: &["DSL2"],
+        program: "nextflow",
+    },
+];
+
+const CWL_VERSIONS: &[&str] = &["v1.0", "v1.1", "v1.2"];
+const WDL_VERSIONS: &[&str] = &["draft-2", "1.0", "1.1"];
+
+impl Known {
+    /// What a service says of it, in the `versions` that are installed.
+    #[must_use]
+    pub fn engine(&self, versions: Vec<String>) -> Engine {
+        Engine {
+            name: self.name.to_owned(),
+            workflow_type: self.workflow_type.to_owned(),
+            workflow_type_versions: self
+                .workflow_type_versions
+                .iter()
+                .map(|&version| version.to_owned())
+                .collect(),
+            versions,
+            default_parameters: Vec::new(),
+        }
+    }
+}
+
 impl Engine {
     /// cwltool, the CWL reference implementation, in the `versions` that are installed.
     #[must_use]
     pub fn cwltool(versions: Vec<String>) -> Self {
-        Self {
-            name: "cwltool".to_owned(),
-            workflow_type: "CWL".to_owned(),
-            workflow_type_versions: ["v1.0", "v1.1", "v1.2"].map(str::to_owned).to_vec(),
-            versions,
-            default_parameters: Vec::new(),
-        }
+        KNOWN[0].engine(versions)
+    }
+}
+
+impl Engine {
+    /// The operator's parameters as a request would have them: an empty value is a bare flag.
+    #[must_use]
+    pub fn parameters(&self) -> Map<String, Value> {
+        let value = |text: &str| match text {
+            "" => Value::Null,
+            text => text.into(),
+        };
+        self.default_parameters
+            .iter()
+            .map(|parameter| (parameter.name.clone(), value(&parameter.default_value)))
+            .collect()
     }
 }
 
@@ -53,8 +144,32 @@ impl Engines {
         Self(engines)
     }
 
+    /// Adds an option that the operator passes to an engine, whatever it runs: with a value, or as
+    /// a bare flag.
+    ///
+    /// # Errors
+    /// The engines that there are, when none has that name.
+    pub fn add_default(
+        &mut self,
+        engine: &str,
+        option: &str,
+        value: Option<&str>,
+    ) -> Result<(), String> {
+        let mut found = false;
+        for known in self.0.iter_mut().filter(|known| known.name == engine) {
+            found = true;
+            known.default_parameters.push(DefaultWorkflowEngineParameter {
+                name: option.to_owned(),
+                parameter_type: if value.is_some() { "string" } else { "boolean" }.to_owned(),
+                default_value: value.unwrap_or_default().to_owned(),
+            });
+        }
+        if found { Ok(()) } else { Err(list(self.0.iter().map(|engine| &engine.name))) }
+    }
+
     /// The engine for a request: by type (without case and surrounding blanks), version, and the
-    /// engine's name and version when they are given.
+    /// engine's name and version when they are given. Without a name, the first one that is
+    /// installed; where none is, the first one, whose task then says how to install it.
     ///
     /// # Errors
     /// 400 that lists what there is.
@@ -98,7 +213,8 @@ impl Engines {
                         .to_owned(),
                 );
             }
-            return Ok(of_version[0]);
+            let installed = of_version.iter().copied().find(|known| !known.versions.is_empty());
+            return Ok(installed.unwrap_or(of_version[0]));
         };
         let Some(chosen) =
             of_version.iter().copied().find(|known| known.name.eq_ignore_ascii_case(name.trim()))
@@ -119,11 +235,14 @@ impl Engines {
         }
     }
 
-    /// Service-info's `workflow_type_versions`.
+    /// Service-info's `workflow_type_versions`: the types that an installed engine runs. While none
+    /// is installed it is all that could be, as the schema allows no service without a type.
     #[must_use]
     pub fn workflow_type_versions(&self) -> BTreeMap<String, WorkflowTypeVersion> {
         let mut types: BTreeMap<String, WorkflowTypeVersion> = BTreeMap::new();
-        for engine in &self.0 {
+        let installed = |engine: &&Engine| !engine.versions.is_empty();
+        let any = self.0.iter().any(|engine| installed(&engine));
+        for engine in self.0.iter().filter(|engine| !any || installed(engine)) {
             let known = types
                 .entry(engine.workflow_type.clone())
                 .or_insert_with(|| WorkflowTypeVersion { workflow_type_version: Vec::new() });
@@ -152,7 +271,14 @@ impl Engines {
     /// Service-info's `default_workflow_engine_parameters`.
     #[must_use]
     pub fn default_parameters(&self) -> Vec<DefaultWorkflowEngineParameter> {
-        self.0.iter().flat_map(|engine| engine.default_parameters.clone()).collect()
+        let mut all: Vec<DefaultWorkflowEngineParameter> = Vec::new();
+        // One engine may be there for several types.
+        for parameter in self.0.iter().flat_map(|engine| &engine.default_parameters) {
+            if !all.contains(parameter) {
+                all.push(parameter.clone());
+            }
+        }
+        all
     }
 }
 
@@ -189,6 +315,65 @@ mod tests {
             engines.select("CWL", "v1.2", Some("Toil"), Some("9.6.0")).map(|e| e.name.as_str()),
             Ok("toil")
         );
+    }
+
+    #[test]
+    fn without_a_name_the_first_engine_that_is_installed_is_taken() {
+        let with = |installed: &[&str]| {
+            let versions = |name| {
+                if installed.contains(&name) { vec!["1".to_owned()] } else { Vec::new() }
+            };
+            Engines::new(KNOWN.iter().map(|known| known.engine(versions(known.name))).collect())
+        };
+        for (installed, chosen) in
+            [(&["miniwdl", "toil"][..], "miniwdl"), (&["toil"], "toil"), (&[], "miniwdl")]
+        {
+            let engines = with(installed);
+            let engine = engines.select("WDL", "1.0", None, None).map(|e| e.name.clone());
+            assert_eq!(engine, Ok(chosen.to_owned()), "{installed:?}");
+        }
+    }
+
+    #[test]
+    fn types_without_an_installed_engine_are_not_offered() {
+        let engines = |installed: &str| {
+            let versions = |name| if name == installed { vec!["1".to_owned()] } else { Vec::new() };
+            Engines::new(KNOWN.iter().map(|known| known.engine(versions(known.name))).collect())
+        };
+        let types = |engines: &Engines| {
+            engines.workflow_type_versions().into_keys().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(types(&engines("snakemake")), "SMK");
+        assert_eq!(types(&engines("toil")), "CWL PY WDL");
+        assert_eq!(types(&engines("")), "CWL NFL PY SMK WDL");
+        let shown = engines("toil").workflow_engine_versions();
+        assert_eq!(shown["toil"].workflow_engine_version, ["1"]);
+        assert!(shown["nextflow"].workflow_engine_version.is_empty());
+    }
+
+    #[test]
+    fn the_operator_s_options_are_an_engine_s_whatever_it_runs() {
+        let mut engines =
+            Engines::new(KNOWN.iter().map(|known| known.engine(Vec::new())).collect());
+        engines.add_default("toil", "--logDebug", None).expect("an engine");
+        engines.add_default("toil", "--maxCores", Some("2")).expect("an engine");
+        for (kind, engine, count) in [("CWL", "toil", 2), ("PY", "toil", 2), ("CWL", "cwltool", 0)]
+        {
+            let version = if kind == "CWL" { "v1.2" } else { "3.11" };
+            let chosen = engines.select(kind, version, Some(engine), None).expect("known");
+            assert_eq!(chosen.parameters().len(), count);
+        }
+        let chosen = engines.select("WDL", "1.0", Some("toil"), None).expect("known");
+        let expected = serde_json::json!({"--logDebug": null, "--maxCores": "2"});
+        assert_eq!(Value::Object(chosen.parameters()), expected);
+        let told = engines.add_default("cromwell", "-x", None).expect_err("unknown");
+        assert_eq!(told, "cwltool, toil, miniwdl, snakemake, nextflow");
+    }
+
+    #[test]
+    fn no_engine_is_known_twice_for_a_type() {
+        let mut seen = std::collections::BTreeSet::new();
+        assert!(KNOWN.iter().all(|known| seen.insert((known.name, known.workflow_type))));
     }
 
     #[test]

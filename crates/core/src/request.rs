@@ -9,7 +9,7 @@ use url::Url;
 
 use crate::{
     attachment::{AttachmentName, check_collisions},
-    engines::Engines,
+    engines::{Engine, Engines},
     error::ApiError,
     run::{RequestSummary, RunId},
     wes::RunRequestView,
@@ -62,6 +62,9 @@ pub struct StoredRequest {
     pub request: RunRequest,
     /// The engine that was chosen.
     pub engine: String,
+    /// What the operator passes to it, as `workflow_engine_parameters` that the request's win over.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub default_parameters: Map<String, Value>,
     /// The attachments, which lie beside this file.
     pub attachments: Vec<Attachment>,
 }
@@ -203,16 +206,16 @@ impl RunRequest {
     }
 
     /// Holds the request against the service: its engines, its URL schemes and its attachments.
-    /// Gives the engine's name.
+    /// Gives the engine that is to run it.
     ///
     /// # Errors
     /// 400 that says what is supported, or which attachment is missing.
-    pub fn validate(
+    pub fn validate<'a>(
         &self,
-        engines: &Engines,
+        engines: &'a Engines,
         schemes: &[String],
         attachments: &[AttachmentName],
-    ) -> Result<String, ApiError> {
+    ) -> Result<&'a Engine, ApiError> {
         let engine = engines.select(
             &self.workflow_type,
             &self.workflow_type_version,
@@ -247,7 +250,7 @@ impl RunRequest {
                 }
             }
         }
-        Ok(engine.name.clone())
+        Ok(engine)
     }
 
     /// What identifies the request for an idempotency key: the SHA-256 of its fields and of its
@@ -377,7 +380,6 @@ impl WorkflowUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engines::Engine;
     use serde_json::json;
 
     fn form(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -393,7 +395,8 @@ mod tests {
             .map(|name| AttachmentName::parse(Some(name), 1).expect("a good name"))
             .collect();
         let engines = Engines::new(vec![Engine::cwltool(Vec::new())]);
-        request.validate(&engines, &["http".into(), "https".into(), "s3".into()], &names)
+        let schemes = ["http".into(), "https".into(), "s3".into()];
+        request.validate(&engines, &schemes, &names).map(|engine| engine.name.clone())
     }
 
     #[test]

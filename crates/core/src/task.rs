@@ -216,7 +216,8 @@ pub enum EngineOutputs {
     /// There is none: the engine failed, or it says nothing; the files are the outputs.
     #[default]
     Listing,
-    /// A CWL output object. File and Directory locations are paths below the output directory,
+    /// An output object whose files are CWL's File and Directory objects, whatever the workflow's
+    /// language. Their locations are paths below the output directory,
     /// percent-encoded behind `outdir:`, such as `outdir:a%20b/c.txt`; file literals and anything
     /// that is not in the output directory stay as they are.
     Cwl {

@@ -15,7 +15,7 @@ use chrono::Utc;
 use nix::errno::Errno;
 use stepwes_core::{
     endpoint::Endpoints,
-    keys,
+    keys::{self, LogStream},
     task::{EngineOutputs, MAX_RESULT_BYTES, TaskOutcome, TaskResult, exit},
 };
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
@@ -25,24 +25,24 @@ use crate::{
     bucket::Bucket,
     config::Config,
     container::{Container, find_program},
-    engines::{self, Engine, Order},
+    engines::{self, Engine, Order, Results},
     error::Failure,
     lend::Lender,
     logs::Shipper,
     outputs::{self, Outputs},
     process::{self, Ended, Job},
     report::{Reporter, ScopedCredentials, task_arn},
-    stage::{self, Staged},
+    stage,
     stop::Stop,
-    tree::{self, Tree},
+    tree::{self, Snapshot, Tree},
     workdir::{WorkDir, disk_is_full},
 };
 
 /// The largest output object that is read, in bytes.
 const MAX_OUTPUT_OBJECT: u64 = 16 * 1024 * 1024;
 
-/// How much of the end of standard error is searched for the reason of a failure, in bytes.
-const STDERR_TAIL: u64 = 64 * 1024;
+/// How much of the end of an engine's log is searched for the reason of a failure, in bytes.
+const LOG_TAIL: u64 = 64 * 1024;
 
 /// How long a stopped task may take to remove its files.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
@@ -267,15 +267,27 @@ struct Logs {
     stderr: PathBuf,
 }
 
+/// Where the results are.
+struct Place {
+    folder: PathBuf,
+    /// What is none, by its path below the folder.
+    left_out: fn(&str) -> bool,
+    /// Files that are none, unless they are others by now.
+    before: Snapshot,
+    /// Whether the engine prints an output object: what others print is a log of any length.
+    with_object: bool,
+}
+
 impl Attempt<'_> {
     /// Does everything but writing the result, which it fills.
     async fn execute(&self, result: &mut TaskResult) -> Result<(), Failure> {
         let staged = self
             .unless_over(stage::stage(self.bucket, self.config, &self.work.execution()))
             .await?;
-        let engine = engines::find(&staged.request.engine).ok_or_else(|| {
+        let kind = &staged.request.request.workflow_type;
+        let engine = engines::find(&staged.request.engine, kind).ok_or_else(|| {
             Failure::Service(format!(
-                "this task has no engine {:?}; it has: {}",
+                "this task has no engine {:?} for {kind}; it has: {}",
                 staged.request.engine,
                 engines::names()
             ))
@@ -288,7 +300,23 @@ impl Attempt<'_> {
         let lender = Lender::listen(self.reporter.clone())
             .await
             .map_err(|error| Failure::local("listening for the engine", &error))?;
-        let job = self.prepare(engine, container, &staged, &logs, &lender)?;
+        let aws = lender.environment();
+        let aws_names = names_of(&aws);
+        let (execution, outdir, state) =
+            (self.work.execution(), self.work.outputs(), self.work.state());
+        let order = Order {
+            defaults: &staged.request.default_parameters,
+            parameters: &staged.request.request.workflow_engine_parameters,
+            workflow: &staged.workflow,
+            fragment: staged.fragment.as_deref(),
+            execution: &execution,
+            outdir: &outdir,
+            state: &state,
+            container,
+            aws: &aws_names,
+        };
+        let job = self.prepare(engine, &order, &logs, aws)?;
+        let results = self.results(engine, &order).await?;
         let start_time = Utc::now();
         self.unless_over(self.reporter.run(job.argv.clone(), start_time)).await?;
         result.cmd.clone_from(&job.argv);
@@ -298,7 +326,7 @@ impl Attempt<'_> {
             self.config.run_id,
             self.config.attempt,
             (logs.stdout.clone(), logs.stderr.clone()),
-            engine.tasks(),
+            engine.tasks(&order),
         );
         let mut ended = tokio::select! {
             ended = self.run_engine(&job, engine) => ended?,
@@ -316,7 +344,7 @@ impl Attempt<'_> {
         } else {
             let finished = async {
                 shipper.finish().await?;
-                self.collect(engine, ended, &logs, result).await
+                self.collect(engine, ended, &logs, results, result).await
             };
             self.unless_late(finished).await
         };
@@ -368,24 +396,11 @@ impl Attempt<'_> {
     fn prepare(
         &self,
         engine: &dyn Engine,
-        container: Container,
-        staged: &Staged,
+        order: &Order<'_>,
         logs: &Logs,
-        lender: &Lender,
+        aws: Vec<(OsString, OsString)>,
     ) -> Result<Job, Failure> {
-        let (execution, outdir) = (self.work.execution(), self.work.outputs());
-        let aws = lender.environment();
-        let argv = engine
-            .command(&Order {
-                parameters: &staged.request.request.workflow_engine_parameters,
-                workflow: &staged.workflow,
-                fragment: staged.fragment.as_deref(),
-                execution: &execution,
-                outdir: &outdir,
-                container,
-                aws: &names_of(&aws),
-            })
-            .map_err(Failure::Request)?;
+        let argv = engine.command(order).map_err(Failure::Request)?;
         let program = find_program(engine.program()).ok_or_else(|| {
             Failure::Service(format!(
                 "{} is not installed: {}",
@@ -393,14 +408,39 @@ impl Attempt<'_> {
                 engine.installation()
             ))
         })?;
+        let program = engine.executable(&program).map_err(|what| broken(engine, &what))?;
+        let mut environment = self.environment(order.container, aws);
+        for (name, value) in engine.environment(order, &program) {
+            environment.retain(|(known, _)| *known != name);
+            environment.push((name, value));
+        }
         Ok(Job {
             program,
             argv,
-            environment: self.environment(container, aws),
-            folder: execution,
+            environment,
+            folder: order.execution.to_owned(),
             stdout: logs.stdout.clone(),
             stderr: logs.stderr.clone(),
         })
+    }
+
+    /// Where the results will be; where they are among what was staged, that is remembered.
+    async fn results(&self, engine: &dyn Engine, order: &Order<'_>) -> Result<Place, Failure> {
+        match engine.results(order) {
+            Results::Folder(folder) => {
+                let before = Snapshot::new();
+                Ok(Place { folder, left_out: |_| false, before, with_object: true })
+            }
+            Results::Execution { own } => {
+                let folder = order.execution.to_owned();
+                let before = Snapshot::new();
+                let mut place = Place { folder, left_out: own, before, with_object: false };
+                let staged = self.list(&place).await?.snapshot();
+                place.before = staged
+                    .map_err(|error| Failure::local("remembering what was staged", &error))?;
+                Ok(place)
+            }
+        }
     }
 
     /// What the engine and its tools see of our environment, none of our credentials and not our
@@ -457,14 +497,19 @@ impl Attempt<'_> {
         engine: &dyn Engine,
         Ended { exit, disk_full, .. }: Ended,
         logs: &Logs,
+        results: Place,
         result: &mut TaskResult,
     ) -> Result<(), Failure> {
-        let tree = self.list_outputs().await;
+        let tree = self.list(&results).await.map(|tree| tree.since(&results.before));
         if engine.succeeded(exit) {
             let tree = tree?;
-            let stdout = read_object(engine, &logs.stdout).await?;
+            let stdout = if results.with_object {
+                read_object(engine, &logs.stdout).await?
+            } else {
+                Vec::new()
+            };
             let object = |outputs: &Outputs| {
-                engine.outputs(&stdout, &self.work.outputs(), outputs).map_err(Failure::Request)
+                engine.outputs(&stdout, &results.folder, outputs).map_err(Failure::Request)
             };
             // What nobody could read is refused before hours of uploading.
             let foreseen = outputs::foresee(&tree);
@@ -488,7 +533,11 @@ impl Attempt<'_> {
             Err(failure @ (Failure::Passing(_) | Failure::Refused(_))) => return Err(failure),
             Err(failure) => info!("the outputs are not kept: {failure}"),
         }
-        let end = read_end(&logs.stderr, STDERR_TAIL).await.unwrap_or_default();
+        let log = match engine.log() {
+            LogStream::Stdout => &logs.stdout,
+            LogStream::Stderr => &logs.stderr,
+        };
+        let end = read_end(log, LOG_TAIL).await.unwrap_or_default();
         let end = String::from_utf8_lossy(&end);
         let mut reason = engine.failure(exit, &end);
         if disk_full || disk_is_full(self.work.root()) || tells_full_disk(&end) {
@@ -500,9 +549,10 @@ impl Attempt<'_> {
         Err(Failure::Request(reason))
     }
 
-    async fn list_outputs(&self) -> Result<Tree, Failure> {
-        let (outdir, root) = (self.work.outputs(), self.work.root().to_owned());
-        tokio::task::spawn_blocking(move || tree::walk(&outdir, &root))
+    async fn list(&self, place: &Place) -> Result<Tree, Failure> {
+        let (folder, root, left_out) =
+            (place.folder.clone(), self.work.root().to_owned(), place.left_out);
+        tokio::task::spawn_blocking(move || tree::walk(&folder, &root, left_out))
             .await
             .map_err(|error| Failure::Passing(format!("listing the outputs: {error}")))?
             .map_err(Failure::Request)

@@ -41,6 +41,35 @@ pub(crate) fn map(mut object: Value, outdir: &Path, uploaded: &Outputs) -> Resul
     Ok(object)
 }
 
+/// The File of that path below the output directory, when it was uploaded.
+pub(crate) fn file(path: &str, uploaded: &Outputs) -> Option<Value> {
+    let found = uploaded.files.get(path)?;
+    let mut object = named("File", path);
+    describe(&mut object, found);
+    Some(Value::Object(object))
+}
+
+/// The Directory of that path below `outdir`, with all that is in it, when it is there.
+pub(crate) fn directory(path: &str, outdir: &Path, uploaded: &Outputs) -> Option<Value> {
+    let found = uploaded.folders.contains(path);
+    let mapper = Mapper { outdir, uploaded };
+    found.then(|| {
+        let mut object = named("Directory", path);
+        object.insert("listing".to_owned(), mapper.listing(path));
+        Value::Object(object)
+    })
+}
+
+/// A File or Directory of that path.
+fn named(class: &str, path: &str) -> Map<String, Value> {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let mut object = Map::new();
+    object.insert("class".to_owned(), class.into());
+    object.insert("basename".to_owned(), name.into());
+    object.insert("location".to_owned(), location(path));
+    object
+}
+
 struct Mapper<'a> {
     outdir: &'a Path,
     uploaded: &'a Outputs,
@@ -168,14 +197,6 @@ impl Mapper<'_> {
         let direct = |path: &&String| {
             path.strip_prefix(&prefix).is_some_and(|name| !name.is_empty() && !name.contains('/'))
         };
-        let object = |path: &str, class: &str| {
-            let name = path.strip_prefix(&prefix).unwrap_or(path);
-            let mut object = Map::new();
-            object.insert("class".to_owned(), class.into());
-            object.insert("basename".to_owned(), name.into());
-            object.insert("location".to_owned(), location(path));
-            object
-        };
         let start = prefix.clone();
         let folders = self
             .uploaded
@@ -184,7 +205,7 @@ impl Mapper<'_> {
             .take_while(|path| path.starts_with(&prefix))
             .filter(direct)
             .map(|path| {
-                let mut object = object(path, "Directory");
+                let mut object = named("Directory", path);
                 object.insert("listing".to_owned(), self.listing(path));
                 Value::Object(object)
             });
@@ -195,7 +216,7 @@ impl Mapper<'_> {
             .take_while(|(path, _)| path.starts_with(&prefix))
             .filter(|(path, _)| direct(path))
             .map(|(path, file)| {
-                let mut object = object(path, "File");
+                let mut object = named("File", path);
                 describe(&mut object, file);
                 Value::Object(object)
             });

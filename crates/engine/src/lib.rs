@@ -20,14 +20,13 @@ mod report;
 mod stage;
 mod stop;
 mod tree;
+mod wdl;
 mod workdir;
 
 use std::path::PathBuf;
 
 use stepwes_core::task;
 use tracing::error;
-
-pub use engines::installed;
 
 /// Executes the attempt that the environment names ([`stepwes_core::task::env`]) and gives the
 /// code to exit with ([`stepwes_core::task::exit`]). Whatever happens, the exit file, when one is

@@ -22,7 +22,12 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::{bucket::Bucket, engines::TaskParser, error::Failure, workdir::disk_is_full};
+use crate::{
+    bucket::Bucket,
+    engines::{TaskLog, TaskParser},
+    error::Failure,
+    workdir::disk_is_full,
+};
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -64,15 +69,19 @@ pub(crate) struct Shipper {
 }
 
 impl Shipper {
-    /// For an attempt whose engine writes into `stdout` and `stderr`.
+    /// For an attempt whose engine writes into `stdout` and `stderr`, and tells its tasks in `log`.
     pub(crate) fn new(
         bucket: Bucket,
         run: RunId,
         attempt: u32,
         (stdout, stderr): (PathBuf, PathBuf),
-        parser: Box<dyn TaskParser>,
+        (log, parser): (TaskLog, Box<dyn TaskParser>),
     ) -> Self {
-        let tasks = TaskReader { path: stderr.clone(), offset: 0, lines: Lines::default(), parser };
+        let log = match log {
+            TaskLog::Stderr => TaskLog::File(stderr.clone()),
+            other => other,
+        };
+        let tasks = TaskReader { log, path: None, offset: 0, lines: Lines::default(), parser };
         let streams =
             [Stream::new(LogStream::Stdout, stdout), Stream::new(LogStream::Stderr, stderr)];
         let tasks_due = Instant::now();
@@ -97,7 +106,7 @@ impl Shipper {
         loop {
             looks.tick().await;
             // An engine cleans up before it ends: afterwards there may be room again.
-            self.disk_full |= disk_is_full(&self.tasks.path);
+            self.disk_full |= disk_is_full(&self.streams[0].path);
             self.tasks.read().await;
             for stream in &mut self.streams {
                 stream.ship(&self.bucket, self.run, self.attempt).await;
@@ -260,7 +269,9 @@ async fn read_from(path: &Path, offset: u64, most: u64) -> std::io::Result<Vec<u
 
 /// Reads tasks from a log.
 struct TaskReader {
-    path: PathBuf,
+    log: TaskLog,
+    /// The file, once it is known.
+    path: Option<PathBuf>,
     offset: u64,
     lines: Lines,
     parser: Box<dyn TaskParser>,
@@ -268,8 +279,9 @@ struct TaskReader {
 
 impl TaskReader {
     async fn read(&mut self) {
+        let Some(path) = self.find() else { return };
         loop {
-            match read_from(&self.path, self.offset, 256 * 1024).await {
+            match read_from(&path, self.offset, 256 * 1024).await {
                 Ok(piece) if piece.is_empty() => return,
                 Ok(piece) => {
                     self.offset += piece.len() as u64;
@@ -277,10 +289,21 @@ impl TaskReader {
                     let parser = &mut self.parser;
                     self.lines.feed(&piece, |line| parser.line(line, now));
                 }
-                // The streams say so already.
+                // It is not there yet; of a stream's own file, the stream says so already.
                 Err(_) => return,
             }
         }
+    }
+
+    fn find(&mut self) -> Option<PathBuf> {
+        if self.path.is_none() {
+            self.path = match &self.log {
+                TaskLog::Stderr => None,
+                TaskLog::File(path) => Some(path.clone()),
+                TaskLog::First { folder, suffix } => first_file(folder, suffix),
+            };
+        }
+        self.path.clone()
     }
 
     fn end(&mut self) {
@@ -304,6 +327,16 @@ impl TaskReader {
             }
         }
     }
+}
+
+/// The first file of a folder whose name ends so.
+fn first_file(folder: &Path, suffix: &str) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(folder).ok()?.flatten();
+    let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    files
+        .filter(|entry| entry.file_name().as_encoded_bytes().ends_with(suffix.as_bytes()))
+        .map(|entry| entry.path())
+        .min()
 }
 
 /// Cuts bytes into lines.
@@ -383,6 +416,17 @@ mod tests {
             stream.ship(&bucket, run, 1).await;
             assert_eq!(stream.shipped, shipped);
         }
+    }
+
+    #[test]
+    fn the_first_file_with_that_end_is_taken() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(first_file(&folder.path().join("none"), ".log"), None);
+        std::fs::create_dir(folder.path().join("0.log")).expect("made");
+        for name in ["2.log", "1.log", "0.txt"] {
+            std::fs::write(folder.path().join(name), "").expect("written");
+        }
+        assert_eq!(first_file(folder.path(), ".log"), Some(folder.path().join("1.log")));
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -24,12 +25,54 @@ pub(crate) struct Tree {
     pub(crate) folders: BTreeSet<String>,
 }
 
-/// Lists `outdir`. Symbolic links count as what they lead to, which must be below `workdir`; both
+/// The files of a folder as they were at some time, by their paths below it.
+pub(crate) type Snapshot = BTreeMap<String, Version>;
+
+/// What changes when somebody writes to a file, or puts another in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Version {
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Version {
+    fn of(path: &Path) -> io::Result<Self> {
+        let data = fs::symlink_metadata(path)?;
+        let modified = (data.mtime(), data.mtime_nsec());
+        Ok(Self { inode: data.ino(), size: data.len(), modified })
+    }
+}
+
+impl Tree {
+    /// The present versions of its files.
+    ///
+    /// # Errors
+    /// When one is gone.
+    pub(crate) fn snapshot(&self) -> io::Result<Snapshot> {
+        self.files.iter().map(|(path, real)| Ok((path.clone(), Version::of(real)?))).collect()
+    }
+
+    /// Leaves out the files that are still as they were.
+    pub(crate) fn since(mut self, before: &Snapshot) -> Self {
+        self.files.retain(|path, real| {
+            before.get(path).is_none_or(|then| Version::of(real).ok() != Some(*then))
+        });
+        self
+    }
+}
+
+/// Lists `outdir`, save the paths below it that are `left_out`; nothing when it is not there. Symbolic
+/// links count as what they lead to, which must be below `workdir`; both
 /// are absolute and without symbolic links themselves.
 ///
 /// # Errors
 /// A sentence naming the file that cannot be an output, for whoever wrote the workflow.
-pub(crate) fn walk(outdir: &Path, workdir: &Path) -> Result<Tree, String> {
+pub(crate) fn walk(
+    outdir: &Path,
+    workdir: &Path,
+    left_out: fn(&str) -> bool,
+) -> Result<Tree, String> {
     let mut tree = Tree::default();
     // Folders to list: the path below `outdir`, where they really are, and the real folders that
     // lead there.
@@ -37,7 +80,11 @@ pub(crate) fn walk(outdir: &Path, workdir: &Path) -> Result<Tree, String> {
     while let Some((path, folder, ancestors)) = waiting.pop() {
         let unreadable =
             |error: io::Error| format!("the output directory {path:?} cannot be read: {error}");
-        for entry in fs::read_dir(&folder).map_err(unreadable)? {
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if path.is_empty() && error.kind() == io::ErrorKind::NotFound => break,
+            entries => entries.map_err(unreadable)?,
+        };
+        for entry in entries {
             let entry = entry.map_err(unreadable)?;
             let Ok(name) = entry.file_name().into_string() else {
                 return Err(format!(
@@ -46,6 +93,9 @@ pub(crate) fn walk(outdir: &Path, workdir: &Path) -> Result<Tree, String> {
                 ));
             };
             let below = if path.is_empty() { name } else { format!("{path}/{name}") };
+            if left_out(&below) {
+                continue;
+            }
             if below.len() > MAX_PATH_BYTES {
                 return Err(format!(
                     "the path of the output {below:?} is longer than {MAX_PATH_BYTES} bytes"
@@ -122,6 +172,41 @@ mod tests {
         Place { _folder: folder, work, out }
     }
 
+    fn listed(place: &Place) -> Result<Tree, String> {
+        walk(&place.out, &place.work, |_| false)
+    }
+
+    #[test]
+    fn what_was_there_before_is_told_from_what_was_made_or_changed() {
+        let place = place();
+        for (name, content) in
+            [("kept", "1"), ("same/deep", "2"), ("changed", "3"), ("replaced", "4")]
+        {
+            let path = place.out.join(name);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            fs::write(path, content).expect("written");
+        }
+        let before = listed(&place).expect("good").snapshot().expect("there");
+        fs::write(place.out.join("changed"), "33").expect("written");
+        fs::write(place.work.join("other"), "4").expect("written");
+        fs::rename(place.work.join("other"), place.out.join("replaced")).expect("moved");
+        fs::create_dir_all(place.out.join("results/.own")).expect("made");
+        fs::write(place.out.join("results/.own/new"), "5").expect("written");
+        fs::create_dir(place.out.join(".own")).expect("made");
+        symlink("/etc/passwd", place.out.join(".own/leaves")).expect("linked");
+        let now = walk(&place.out, &place.work, |path| path == ".own").expect("good");
+        let files: Vec<_> = now.since(&before).files.into_keys().collect();
+        assert_eq!(files, ["changed", "replaced", "results/.own/new"]);
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_holds_nothing() {
+        let place = place();
+        fs::remove_dir(&place.out).expect("removed");
+        let tree = listed(&place).expect("good");
+        assert!(tree.files.is_empty() && tree.folders.is_empty());
+    }
+
     #[test]
     fn files_and_folders_are_found_with_odd_names_and_through_links() {
         let place = place();
@@ -131,7 +216,7 @@ mod tests {
         fs::write(place.work.join("kept"), "2").expect("written");
         symlink("../kept", place.out.join("link")).expect("linked");
         symlink("a b", place.out.join("folder")).expect("linked");
-        let tree = walk(&place.out, &place.work).expect("all good");
+        let tree = listed(&place).expect("all good");
         let files: Vec<_> = tree.files.keys().map(String::as_str).collect();
         assert_eq!(files, ["a b/x%y#z", "folder/x%y#z", "link", &"x".repeat(255)]);
         assert_eq!(tree.files["link"], place.work.join("kept"));
@@ -155,7 +240,7 @@ mod tests {
             }
             fs::hard_link(&target, folder.join(n.to_string())).expect("linked");
         }
-        let error = walk(&place.out, &place.work).expect_err("too many");
+        let error = listed(&place).expect_err("too many");
         assert!(error.contains("more than 100000 output files"), "{error}");
     }
 
@@ -179,12 +264,12 @@ mod tests {
         for (make, what) in cases {
             let place = place();
             make(&place);
-            let error = walk(&place.out, &place.work).expect_err(what);
+            let error = listed(&place).expect_err(what);
             assert!(error.contains(what), "{error}");
         }
         let place = place();
         let deep = place.out.join(vec!["d".repeat(200); 5].join("/"));
         fs::create_dir_all(deep).expect("made");
-        assert!(walk(&place.out, &place.work).expect_err("too long").contains("longer than 960"));
+        assert!(listed(&place).expect_err("too long").contains("longer than 960"));
     }
 }

@@ -34,7 +34,14 @@ impl WorkDir {
         let mut folder = DirBuilder::new();
         folder.mode(0o700);
         folder.create(&work.root)?;
-        for path in [work.execution(), work.outputs(), work.logs(), work.temporary(), work.home()] {
+        for path in [
+            work.execution(),
+            work.outputs(),
+            work.logs(),
+            work.state(),
+            work.temporary(),
+            work.home(),
+        ] {
             folder.create(path)?;
         }
         Ok(work)
@@ -58,6 +65,11 @@ impl WorkDir {
     /// Where the engine's standard output and error go.
     pub(crate) fn logs(&self) -> PathBuf {
         self.root.join("logs")
+    }
+
+    /// What the engine keeps for itself while it runs, such as a job store.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.root.join("state")
     }
 
     /// The engine's `TMPDIR`.

@@ -105,11 +105,12 @@ pub async fn submit(
     }
 
     let run_id = state.ids.run_id(now);
-    let summary = request.summary(&engine);
+    let summary = request.summary(&engine.name);
     let stored = StoredRequest {
         run_id,
         request,
-        engine,
+        engine: engine.name.clone(),
+        default_parameters: engine.parameters(),
         attachments: attachments
             .iter()
             .map(|attachment| Attachment {

@@ -6,9 +6,11 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use stepwes_core::task::EngineOutputs;
 
 use super::{
-    Engine, Order, TaskParser,
+    Engine, Order, TaskLog, TaskParser, because,
     cwltool_log::{self, CwltoolTasks},
-    options::{self, Rule},
+    ended,
+    options::{self, ENVIRONMENT, FOREIGN, NO_RUN, PLACES, RUNTIME, Rule, Rules},
+    python_is_broken,
 };
 use crate::{container::Container, cwl, outputs::Outputs, process::Exit};
 
@@ -18,16 +20,10 @@ pub(super) struct Cwltool;
 /// cwltool's exit code for a workflow that asks for what it has not got.
 const UNSUPPORTED: i32 = 33;
 
-/// What a shell, or `env`, exits with when it cannot start a program; cwltool itself does not.
-const NOT_EXECUTABLE: i32 = 126;
-const NOT_FOUND: i32 = 127;
-
-const RUNTIME: Rule = Rule::Refused("the service chooses the container runtime");
-const PLACES: Rule = Rule::Refused("the service decides where files go");
-const NO_RUN: Rule = Rule::Refused("a run has to execute the workflow");
-const ENVIRONMENT: Rule = Rule::Refused("tools do not see the service's environment");
-const PROVENANCE: Rule = Rule::Refused("the service does not keep research objects");
-const FOREIGN: Rule = Rule::Refused("the service decides which code and configuration is loaded");
+pub(super) const NETWORK: Rule = Rule::Refused("the service chooses the containers' network");
+pub(super) const ROOT: Rule = Rule::Refused("containers do not run as root");
+pub(super) const LEFT: Rule = Rule::Refused("containers end with their run");
+pub(super) const PROVENANCE: Rule = Rule::Refused("the service does not keep research objects");
 
 /// cwltool's options (`cwltool --help`, 3.3), sorted by what a request may decide.
 const RULES: &[(&str, Rule)] = &[
@@ -83,9 +79,9 @@ const RULES: &[(&str, Rule)] = &[
     ("--udocker", RUNTIME),
     ("--user-space-docker-cmd", RUNTIME),
     ("--singularity-sandbox-path", RUNTIME),
-    ("--custom-net", Rule::Refused("the service chooses the containers' network")),
-    ("--no-match-user", Rule::Refused("containers do not run as root")),
-    ("--leave-container", Rule::Refused("containers end with their run")),
+    ("--custom-net", NETWORK),
+    ("--no-match-user", ROOT),
+    ("--leave-container", LEFT),
     // What the service decides.
     ("--outdir", Rule::Dropped),
     ("-o", Rule::Dropped),
@@ -136,6 +132,8 @@ const RULES: &[(&str, Rule)] = &[
     ("--beta-conda-dependencies", FOREIGN),
 ];
 
+const OPTIONS: Rules = Rules::new("cwltool", &[RULES]);
+
 /// What has to be encoded in a path that becomes a file URL.
 const FILE_URL: AsciiSet =
     CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'`');
@@ -145,16 +143,20 @@ impl Engine for Cwltool {
         "cwltool"
     }
 
+    fn workflow_type(&self) -> &'static str {
+        "CWL"
+    }
+
     fn program(&self) -> &'static str {
         "cwltool"
     }
 
     fn installation(&self) -> &'static str {
-        "run `pip install cwltool` and put it on the service's PATH; `stepwes info` shows which engines are found"
+        "run `stepwes engines install cwltool`, or `pip install cwltool` and put it on the service's PATH; `stepwes engines` shows which engines are found"
     }
 
     fn command(&self, order: &Order<'_>) -> Result<Vec<String>, String> {
-        let chosen = options::sort(self.name(), RULES, order.parameters)?;
+        let chosen = options::sort(&OPTIONS, order)?;
         let has = |names: &[&str]| chosen.iter().any(|option| names.contains(&option.as_str()));
         let mut command = vec![self.program().to_owned()];
         let bare = has(&["--no-container"]) || order.container == Container::None;
@@ -188,23 +190,16 @@ impl Engine for Cwltool {
 
     fn failure(&self, exit: Exit, stderr: &str) -> String {
         let what = match exit {
-            Exit { signal: Some(9), .. } => {
-                "cwltool was killed (signal 9), most likely because it ran out of memory".to_owned()
-            }
-            Exit { signal: Some(signal), .. } => format!("cwltool was ended by signal {signal}"),
-            Exit { code: UNSUPPORTED, .. } => {
+            Exit { signal: None, code: UNSUPPORTED } => {
                 format!("cwltool exited with code {UNSUPPORTED} (unsupported feature)")
             }
-            Exit { code, .. } => format!("cwltool exited with code {code}"),
+            exit => ended(self.name(), exit),
         };
-        cwltool_log::cause(stderr).map_or_else(|| what.clone(), |cause| format!("{what}: {cause}"))
+        because(what, cwltool_log::cause(stderr))
     }
 
     fn is_broken(&self, exit: Exit, stderr: &str) -> bool {
-        // Its first words are its version: an import that failed before them is its own.
-        let has_not_begun = stderr.trim_start().starts_with("Traceback (most recent call last)");
-        exit.signal.is_none() && matches!(exit.code, NOT_EXECUTABLE | NOT_FOUND)
-            || has_not_begun && stderr.contains("ModuleNotFoundError: ")
+        python_is_broken(exit, stderr)
     }
 
     fn outputs(
@@ -219,27 +214,21 @@ impl Engine for Cwltool {
         cwl::map(object, outdir, uploaded).map(|object| EngineOutputs::Cwl { object })
     }
 
-    fn tasks(&self) -> Box<dyn TaskParser> {
-        Box::<CwltoolTasks>::default()
-    }
-
-    fn describe(&self, versions: Vec<String>) -> stepwes_core::engines::Engine {
-        stepwes_core::engines::Engine::cwltool(versions)
+    fn tasks(&self, _order: &Order<'_>) -> (TaskLog, Box<dyn TaskParser>) {
+        (TaskLog::Stderr, Box::<CwltoolTasks>::default())
     }
 }
 
-/// How cwltool is told the workflow: by its path below the execution folder where it reads that
+/// How cwltool, and Toil by its code, is told the workflow: by its path below the execution folder where it reads that
 /// as a path, else as a URL.
-fn workflow_argument(order: &Order<'_>) -> String {
+pub(super) fn workflow_argument(order: &Order<'_>) -> String {
     let fragment = order.fragment.map_or_else(String::new, |fragment| format!("#{fragment}"));
     if order.workflow.contains('#') || order.workflow.contains(':') {
         let path = order.execution.join(order.workflow);
         let path = path.to_string_lossy();
         format!("file://{}{fragment}", utf8_percent_encode(&path, &FILE_URL))
-    } else if order.workflow.starts_with('-') {
-        format!("./{}{fragment}", order.workflow)
     } else {
-        format!("{}{fragment}", order.workflow)
+        format!("{}{fragment}", order.workflow_argument())
     }
 }
 
@@ -261,14 +250,21 @@ mod tests {
     ) -> Result<Vec<String>, String> {
         let none = Map::new();
         Cwltool.command(&Order {
+            defaults: &none,
             parameters: parameters.as_object().unwrap_or(&none),
             workflow,
             fragment,
             execution: Path::new("/w/execution"),
             outdir: Path::new("/w/outputs"),
+            state: Path::new("/w/state"),
             container,
             aws: &["AWS_REGION".to_owned()],
         })
+    }
+
+    #[test]
+    fn the_options_are_documented() {
+        options::assert_documented(RULES);
     }
 
     #[test]
@@ -352,12 +348,6 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), RULES.len());
-    }
-
-    #[test]
-    fn the_version_is_the_last_word() {
-        let printed = "/usr/bin/cwltool 3.3.20260925135507\n";
-        assert_eq!(Cwltool.version(printed).as_deref(), Some("3.3.20260925135507"));
     }
 
     #[test]

@@ -1,34 +1,54 @@
-//! Workflow engines behind one trait, one file an engine.
+//! Workflow engines behind one trait, one file an engine and workflow type.
 
 mod cwltool;
 mod cwltool_log;
+mod miniwdl;
+mod nextflow;
 mod options;
+mod snakemake;
+mod tasks;
+mod toil;
+mod toil_bus;
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use stepwes_core::{
     attachment::INPUTS_FILE,
+    keys::LogStream,
     task::{EngineOutputs, Task},
 };
 
-use crate::{
-    container::{Container, find_program},
-    outputs::Outputs,
-    process::Exit,
-};
+use crate::{container::Container, outputs::Outputs, process::Exit};
 
-/// How long `--version` may take: engines in Python start slowly on a cold disk.
-const PROBE_LIMIT: Duration = Duration::from_secs(60);
+/// Every engine that a task can run; `stepwes_core::engines::KNOWN` says it to the service.
+const ENGINES: [&dyn Engine; 7] = [
+    &cwltool::Cwltool,
+    &toil::ToilCwl,
+    &miniwdl::Miniwdl,
+    &toil::ToilWdl,
+    &toil::ToilPython,
+    &snakemake::Snakemake,
+    &nextflow::Nextflow,
+];
 
-/// Every engine that a task can run.
-const ENGINES: [&dyn Engine; 1] = [&cwltool::Cwltool];
+/// What a shell, or `env`, exits with when it cannot start a program.
+const NOT_EXECUTABLE: i32 = 126;
+const NOT_FOUND: i32 = 127;
+
+/// The longest cause of a failure, in characters.
+const MAX_CAUSE: usize = 500;
 
 /// What an engine is asked to run.
 #[derive(Debug)]
 pub(crate) struct Order<'a> {
-    /// `workflow_engine_parameters`.
+    /// The operator's `workflow_engine_parameters`.
+    pub(crate) defaults: &'a Map<String, Value>,
+    /// The request's, which win.
     pub(crate) parameters: &'a Map<String, Value>,
     /// The workflow's path below the execution folder, where the engine starts.
     pub(crate) workflow: &'a str,
@@ -38,6 +58,8 @@ pub(crate) struct Order<'a> {
     pub(crate) execution: &'a Path,
     /// Where the outputs go, absolute.
     pub(crate) outdir: &'a Path,
+    /// A folder for what the engine keeps while it runs, absolute.
+    pub(crate) state: &'a Path,
     /// How containers are run.
     pub(crate) container: Container,
     /// The variables of the engine's environment by which AWS's SDKs find credentials that only
@@ -48,6 +70,58 @@ pub(crate) struct Order<'a> {
 impl Order<'_> {
     /// The file of `workflow_params`, below the execution folder.
     pub(crate) const INPUTS: &'static str = INPUTS_FILE;
+
+    /// The workflow as an argument that no engine takes for an option.
+    fn workflow_argument(&self) -> String {
+        if self.workflow.starts_with('-') {
+            format!("./{}", self.workflow)
+        } else {
+            self.workflow.to_owned()
+        }
+    }
+
+    /// Refuses a part of a workflow, for engines that know none.
+    fn whole(&self, engine: &str) -> Result<(), String> {
+        match self.fragment {
+            None => Ok(()),
+            Some(fragment) => {
+                Err(format!("workflow_url: {engine} runs whole workflows; leave #{fragment} out"))
+            }
+        }
+    }
+}
+
+/// Where an engine leaves its outputs.
+#[derive(Debug)]
+pub(crate) enum Results {
+    /// In a folder of their own; a folder that is not there holds none.
+    Folder(PathBuf),
+    /// Anywhere in the execution folder: what was not staged, save what is the engine's own.
+    Execution {
+        /// Whether a path below the folder is the engine's own, with all below it.
+        own: fn(&str) -> bool,
+    },
+}
+
+/// Whether a path is that of Python's byte code, which no workflow in Python means to make.
+fn is_byte_code(path: &str) -> bool {
+    path.rsplit('/').next() == Some("__pycache__")
+}
+
+/// Where an engine tells what it does.
+#[derive(Debug)]
+pub(crate) enum TaskLog {
+    /// On its standard error.
+    Stderr,
+    /// In a file, which need not be there yet.
+    File(PathBuf),
+    /// In the first file that there is in a folder, whose name ends so.
+    First {
+        /// The folder, which need not be there yet.
+        folder: PathBuf,
+        /// The end of the name.
+        suffix: &'static str,
+    },
 }
 
 /// What the task has to know of a workflow engine.
@@ -55,11 +129,22 @@ pub(crate) trait Engine: Sync {
     /// Its name in requests.
     fn name(&self) -> &'static str;
 
+    /// The workflow type that it runs.
+    fn workflow_type(&self) -> &'static str;
+
     /// The program to look for on `PATH`.
     fn program(&self) -> &'static str;
 
     /// How a person installs it: completes "… is not installed: ".
     fn installation(&self) -> &'static str;
+
+    /// What is started, when it is not the program itself that was found.
+    ///
+    /// # Errors
+    /// A sentence for whoever installed it.
+    fn executable(&self, found: &Path) -> Result<PathBuf, String> {
+        Ok(found.to_owned())
+    }
 
     /// The command line, its first word the program.
     ///
@@ -67,39 +152,49 @@ pub(crate) trait Engine: Sync {
     /// A sentence for whoever made the request, such as an option that is not allowed.
     fn command(&self, order: &Order<'_>) -> Result<Vec<String>, String>;
 
+    /// Variables beside those that every engine gets; `executable` is what is started.
+    fn environment(&self, _order: &Order<'_>, _executable: &Path) -> Vec<(OsString, OsString)> {
+        Vec::new()
+    }
+
+    /// Where it leaves its outputs.
+    fn results(&self, order: &Order<'_>) -> Results {
+        Results::Folder(order.outdir.to_owned())
+    }
+
     /// Whether an exit code means that the workflow is complete.
     fn succeeded(&self, exit: Exit) -> bool {
         exit.code == 0
     }
 
-    /// Why it failed, in one sentence; `stderr` is the end of its standard error.
-    fn failure(&self, exit: Exit, stderr: &str) -> String;
+    /// Where it says what goes wrong.
+    fn log(&self) -> LogStream {
+        LogStream::Stderr
+    }
+
+    /// Why it failed, in one sentence; `log` is the end of its [`Self::log`].
+    fn failure(&self, exit: Exit, log: &str) -> String;
 
     /// Whether an engine that failed is not installed as it should be, rather than given a bad
-    /// workflow; `stderr` is the end of its standard error.
-    fn is_broken(&self, exit: Exit, stderr: &str) -> bool;
+    /// workflow; `log` is the end of its [`Self::log`].
+    fn is_broken(&self, exit: Exit, log: &str) -> bool;
 
-    /// The output object, from what it wrote to standard output and what was uploaded.
+    /// The output object, from what it wrote to standard output and what was uploaded of `folder`,
+    /// where its results are.
     ///
     /// # Errors
     /// A sentence for whoever wrote the workflow, such as an output that was never made.
     fn outputs(
         &self,
-        stdout: &[u8],
-        outdir: &Path,
-        uploaded: &Outputs,
-    ) -> Result<EngineOutputs, String>;
-
-    /// A reader of the tasks in its standard error.
-    fn tasks(&self) -> Box<dyn TaskParser>;
-
-    /// What service-info says of it, in the `versions` that are installed.
-    fn describe(&self, versions: Vec<String>) -> stepwes_core::engines::Engine;
-
-    /// Its version, from what `--version` prints.
-    fn version(&self, printed: &str) -> Option<String> {
-        printed.split_whitespace().last().map(str::to_owned)
+        _stdout: &[u8],
+        _folder: &Path,
+        _uploaded: &Outputs,
+    ) -> Result<EngineOutputs, String> {
+        Ok(EngineOutputs::Listing)
     }
+
+    /// Where its tasks are told, and a reader of them.
+    fn tasks(&self, order: &Order<'_>) -> (TaskLog, Box<dyn TaskParser>);
 }
 
 /// Makes tasks of log lines.
@@ -117,34 +212,81 @@ pub(crate) trait TaskParser: Send {
     fn revision(&self) -> u64;
 }
 
-/// The engine of that name.
-pub(crate) fn find(name: &str) -> Option<&'static dyn Engine> {
-    ENGINES.into_iter().find(|engine| engine.name() == name)
+/// The engine of that name for a workflow type.
+pub(crate) fn find(name: &str, workflow_type: &str) -> Option<&'static dyn Engine> {
+    ENGINES.into_iter().find(|engine| {
+        engine.name() == name && engine.workflow_type().eq_ignore_ascii_case(workflow_type.trim())
+    })
 }
 
-/// The names of all engines, for a message.
+/// All engines with their types, for a message.
 pub(crate) fn names() -> String {
-    ENGINES.map(Engine::name).join(", ")
+    ENGINES.map(|engine| format!("{} ({})", engine.name(), engine.workflow_type())).join(", ")
 }
 
-/// Every engine that this task knows, with the versions that are on this process' `PATH`: none
-/// when it is not installed. Starts each engine once, which takes seconds.
-pub async fn installed() -> Vec<stepwes_core::engines::Engine> {
-    let mut found = Vec::new();
-    for engine in ENGINES {
-        found.push(engine.describe(probe(engine).await.into_iter().collect()));
+/// How an engine ended, in words.
+fn ended(name: &str, exit: Exit) -> String {
+    match exit {
+        Exit { signal: Some(9), .. } => {
+            format!("{name} was killed (signal 9), most likely because it ran out of memory")
+        }
+        Exit { signal: Some(signal), .. } => format!("{name} was ended by signal {signal}"),
+        Exit { code, .. } => format!("{name} exited with code {code}"),
     }
-    found
 }
 
-async fn probe(engine: &dyn Engine) -> Option<String> {
-    let program = find_program(engine.program())?;
-    let output = tokio::process::Command::new(program)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(PROBE_LIMIT, output).await.ok()?.ok()?;
-    let printed = String::from_utf8_lossy(&output.stdout);
-    if output.status.success() { engine.version(&printed) } else { None }
+/// How it ended, and why when that is known.
+fn because(what: String, cause: Option<String>) -> String {
+    match cause {
+        Some(cause) => format!("{what}: {}", shortened(cause.trim(), MAX_CAUSE)),
+        None => what,
+    }
+}
+
+/// A text of so many characters at most.
+fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// The last line of a log that says something.
+fn last_line(log: &str) -> Option<String> {
+    log.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
+}
+
+/// Whether a program in Python could not be started, or lacks a module of its own.
+fn python_is_broken(exit: Exit, stderr: &str) -> bool {
+    // What an engine has said before, it has said for itself: an import that failed after that is
+    // the workflow's.
+    let has_not_begun = stderr.trim_start().starts_with("Traceback (most recent call last)");
+    is_not_started(exit) || has_not_begun && stderr.contains("ModuleNotFoundError: ")
+}
+
+fn is_not_started(exit: Exit) -> bool {
+    exit.signal.is_none() && matches!(exit.code, NOT_EXECUTABLE | NOT_FOUND)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use stepwes_core::engines::KNOWN;
+
+    use super::*;
+
+    #[test]
+    fn the_service_knows_the_engines_that_a_task_can_run_and_no_others() {
+        let known: Vec<_> = KNOWN
+            .iter()
+            .map(|engine| (engine.name, engine.workflow_type, engine.program))
+            .collect();
+        let here = ENGINES.map(|engine| (engine.name(), engine.workflow_type(), engine.program()));
+        assert_eq!(known, here);
+        let named: BTreeSet<_> = here.iter().map(|(name, kind, _)| (name, kind)).collect();
+        assert_eq!(named.len(), ENGINES.len());
+        assert!(find("toil", " wdl ").is_some_and(|engine| engine.program() == "toil-wdl-runner"));
+        assert!(find("miniwdl", "CWL").is_none());
+    }
 }

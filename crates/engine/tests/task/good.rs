@@ -294,3 +294,46 @@ async fn a_workflow_comes_over_http_and_from_s3_with_its_fragment() {
         assert_eq!(seen, format!("{argument}\n{content}"));
     }
 }
+
+#[tokio::test]
+async fn an_engine_without_an_output_object_gives_what_is_new_in_its_folder() {
+    let world = World::new("").await;
+    // What it prints is longer than any output object.
+    world.program(
+        "snakemake",
+        r#"#!/bin/sh
+        echo "$@" > logged
+        mkdir -p results .snakemake/log scripts/__pycache__
+        echo new > results/a; echo changed > main.cwl; touch .snakemake/state scripts/__pycache__/x
+        printf '[Wed Nov 25 15:44:13 2026]\nrule one:\n    jobid: 1\n' > .snakemake/log/1.snakemake.log
+        printf '[Wed Nov 25 15:44:15 2026]\nFinished jobid: 1 (Rule: one)\n' >> .snakemake/log/1.snakemake.log
+        head -c 20000000 /dev/zero"#,
+    );
+    world.attach("data/kept.txt", "kept");
+    world.attach("main.cwl", "rule one:\n");
+    world.request(&json!({
+        "engine": "snakemake", "workflow_type": "SMK", "workflow_type_version": "9",
+        "default_parameters": {"--cores": "3", "--keep-going": null},
+        "workflow_engine_parameters": {"--cores": 2},
+        "attachments": [
+            {"name": "main.cwl", "size": 10}, {"name": "data/kept.txt", "size": 4},
+        ],
+    }));
+    let ended = world.run().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    let result = world.result().expect("a result");
+    assert_eq!(result["outcome"], "COMPLETE", "{result}");
+    assert_eq!(result["outputs"], json!({"kind": "listing"}));
+    let files = result["files"].as_array().expect("a list");
+    let paths: Vec<_> = files.iter().map(|file| file["path"].as_str().expect("a path")).collect();
+    assert_eq!(paths, ["logged", "main.cwl", "results/a"]);
+    let arguments = world.aws.object(&format!("outputs/{RUN}/1/logged")).expect("uploaded");
+    assert_eq!(
+        String::from_utf8_lossy(&arguments),
+        "--keep-going --cores=2 --printshellcmds --nocolor --snakefile=main.cwl --configfile=wes_inputs.json\n"
+    );
+    let tasks: Value =
+        serde_json::from_str(&world.work("tasks.json").expect("tasks")).expect("JSON");
+    assert_eq!(tasks["tasks"][0]["name"], "one");
+    assert_eq!(tasks["tasks"][0]["exit_code"], 0);
+}

@@ -64,9 +64,19 @@ impl World {
             Value::Null => json!([{"name": "main.cwl", "size": 17}]),
             given => given,
         };
-        request.as_object_mut().expect("an object").remove("attachments");
+        let engine = match request["engine"].take() {
+            Value::Null => json!("cwltool"),
+            given => given,
+        };
+        let defaults = match request["default_parameters"].take() {
+            Value::Null => json!({}),
+            given => given,
+        };
+        let fields = request.as_object_mut().expect("an object");
+        fields.retain(|_, value| !value.is_null());
         let stored = json!({
-            "run_id": RUN, "request": request, "engine": "cwltool", "attachments": attachments,
+            "run_id": RUN, "request": request, "engine": engine, "attachments": attachments,
+            "default_parameters": defaults,
         });
         self.aws.put(&format!("requests/{RUN}/request.json"), stored.to_string());
     }

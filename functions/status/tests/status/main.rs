@@ -74,6 +74,7 @@ fn put_request(world: &World, run: &Run) {
         run_id: run.run_id,
         request,
         engine: "cwltool".to_owned(),
+        default_parameters: serde_json::Map::new(),
         attachments: Vec::new(),
     };
     world.put(&keys::request(run.run_id), serde_json::to_vec(&stored).expect("JSON"));
