@@ -41,7 +41,7 @@ package: .venv-package ## Check template.yaml and build the functions as AWS get
 
 ##@ Check
 .PHONY: test lint lint-template bench
-test: .venv-test .venv-toil .venv-package .venv-cloud ## Run all tests, with real engines and clients, and of the stack that `make package` built
+test: .venv-test .venv-toil .venv-package .venv-cloud .venv-lock ## Run all tests, with real engines and clients, and of the stack that `make package` built
 	@scripts/test
 
 lint: .venv-lint node_modules lint-template ## Check formatting, lints, docs, licences, the template and the state machine
@@ -82,7 +82,7 @@ bench: .venv-test .venv-toil ## Measure: cold starts, and what else is in tests/
 ##@ Upkeep
 .PHONY: lock clean-tools
 lock: .venv-lock ## Pin requirements/*.in anew, with hashes, for Python 3.11 and later
-	@cd requirements && for name in lock lint demo test engine toil package iac cloud; do \
+	@cd requirements && for name in lock lint demo test engine toil package iac cloud engine-{cwltool,miniwdl,toil,snakemake}; do \
 	  echo "==> requirements/$$name.txt"; \
 	  constraint=(); if [[ "$$name" = @(test|engine) ]]; then constraint=(--constraint demo.txt); fi; \
 	  ../.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Say who may call a service: make, list and revoke tokens
     Token(TokenArgs),
+    /// List the workflow engines of this machine, or install some
+    Engines(EnginesArgs),
 }
 
 /// Which WES server, and as whom.
@@ -82,6 +84,14 @@ pub(crate) struct EmbeddedArgs {
     /// How steps get containers
     #[arg(long, value_enum, default_value_t = Container::Auto, help_heading = "Embedded server")]
     pub(crate) container: Container,
+    /// An option for an engine unless a run says otherwise, such as toil:--maxCores=2; may be given
+    /// again
+    #[arg(
+        long = "engine-default",
+        value_name = "ENGINE:OPTION[=VALUE]",
+        help_heading = "Embedded server"
+    )]
+    pub(crate) engine_defaults: Vec<String>,
     /// How many engines may work at once [default: the number of processors]
     #[arg(long, value_name = "N", help_heading = "Embedded server")]
     pub(crate) max_engines: Option<usize>,
@@ -369,4 +379,65 @@ pub(crate) struct TokenRevokeArgs {
     /// The service.
     #[command(flatten)]
     pub(crate) place: TokenPlace,
+}
+
+/// `stepwes engines`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct EnginesArgs {
+    /// What to do; to list them when nothing is said.
+    #[command(subcommand)]
+    pub(crate) command: Option<EnginesCommand>,
+    /// Where to look.
+    #[command(flatten)]
+    pub(crate) place: EnginesPlace,
+    /// Print JSON instead of text
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+}
+
+/// What can be done with engines.
+#[derive(Debug, Subcommand)]
+pub(crate) enum EnginesCommand {
+    /// Install engines in the versions that stepwes is tested with, in Python environments of their
+    /// own
+    Install(EnginesInstallArgs),
+}
+
+/// Where engines of stepwes's own are.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct EnginesPlace {
+    /// The folder of a server that they are for alone [default: for all servers of this user]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// `stepwes engines install`.
+#[derive(Debug, Args)]
+pub(crate) struct EnginesInstallArgs {
+    /// The engines
+    #[arg(required = true, value_enum, value_name = "ENGINE")]
+    pub(crate) engines: Vec<Installable>,
+    /// Where to put them.
+    #[command(flatten)]
+    pub(crate) place: EnginesPlace,
+    /// The Python, 3.11 or later, that they are installed for
+    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+    pub(crate) python: PathBuf,
+    /// Print JSON instead of text
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+}
+
+/// An engine that `stepwes engines install` can install.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Installable {
+    /// CWL
+    Cwltool,
+    /// WDL, also without containers
+    Miniwdl,
+    /// CWL, WDL, and workflows in Python
+    Toil,
+    /// Snakemake
+    Snakemake,
 }

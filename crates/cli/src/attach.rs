@@ -45,8 +45,8 @@ pub(crate) struct Bundle {
 }
 
 impl Bundle {
-    /// Adds the workflow and, for CWL, every file that it refers to; gives the document. `fragment`
-    /// names the process in a `$graph`.
+    /// Adds the workflow and, for CWL and WDL, the files that it refers to; gives the document of a
+    /// CWL workflow. `fragment` names the process in a `$graph`.
     pub(crate) fn add_workflow(
         &mut self,
         path: &Path,
@@ -59,10 +59,34 @@ impl Bundle {
             let document = self.add_cwl(&path)?;
             self.secondary = secondary_patterns(&document, fragment);
             Ok(document)
+        } else if workflow_type.trim().eq_ignore_ascii_case("WDL") {
+            self.add_wdl(&path)?;
+            Ok(Value::Null)
         } else {
             self.documents.insert(path);
             Ok(Value::Null)
         }
+    }
+
+    /// Adds a WDL document with what it imports (WDL 1.1, "Import Statements").
+    fn add_wdl(&mut self, path: &Path) -> anyhow::Result<()> {
+        if !self.documents.insert(path.to_owned()) {
+            return Ok(());
+        }
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("{} cannot be read", path.display()))?;
+        let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+        for target in text.lines().filter_map(wdl_import).filter(|target| !target.contains("://")) {
+            let file = normal(&folder.join(target));
+            if target.starts_with('/') || !file.is_file() {
+                return Err(hint(
+                    format!("{} imports {target:?}, which cannot be attached", path.display()),
+                    "import an existing file by a path relative to the document, or a URL",
+                ));
+            }
+            self.add_wdl(&file)?;
+        }
+        Ok(())
     }
 
     fn add_cwl(&mut self, path: &Path) -> anyhow::Result<Value> {
@@ -545,6 +569,13 @@ fn normal(path: &Path) -> PathBuf {
     normal
 }
 
+/// What a line of WDL imports.
+fn wdl_import(line: &str) -> Option<&str> {
+    let rest = line.trim_start().strip_prefix("import")?.trim_start();
+    let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    rest[1..].split_once(quote).map(|(target, _)| target)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -562,6 +593,33 @@ mod tests {
             attachments.iter().map(|attachment| attachment.name.as_str()).collect();
         names.sort_unstable();
         names
+    }
+
+    #[test]
+    fn the_imports_of_a_wdl_document_are_attached() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            std::fs::write(path, text).expect("written");
+        };
+        write(
+            "main.wdl",
+            "version 1.0\nimport \"lib/a.wdl\" as a\n  import 'https://x.org/b.wdl'\n# import \"no\"\n",
+        );
+        write("lib/a.wdl", "import \"../tasks.wdl\"\nimport \"a.wdl\"\n");
+        write("tasks.wdl", "important_task\n");
+        let names = |name: &str| {
+            let mut bundle = Bundle::default();
+            bundle.add_workflow(&folder.path().join(name), None, "wdl")?;
+            let named = bundle.finish(Map::new())?;
+            anyhow::Ok(named.attachments.into_iter().map(|file| file.name).collect::<Vec<_>>())
+        };
+        assert_eq!(names("main.wdl").expect("named"), ["lib/a.wdl", "main.wdl", "tasks.wdl"]);
+        for import in ["/etc/passwd", "missing.wdl"] {
+            write("bad.wdl", &format!("import \"{import}\"\n"));
+            assert!(names("bad.wdl").expect_err(import).to_string().contains(import));
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod attach;
 mod client;
 mod commands;
 mod download;
+mod engine_home;
 mod follow;
 mod progress;
 mod sign;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
             Command::Outputs(args) => commands::outputs::outputs(args).await,
             Command::Info(args) => commands::info::info(args).await,
             Command::Token(args) => commands::token::token(args).await,
+            Command::Engines(args) => commands::engines::engines(args).await,
         }
     });
     runtime.shutdown_background();

@@ -46,6 +46,9 @@ impl Submission {
             let document = bundle.add_workflow(local, fragment, &workflow_type)?;
             version = version
                 .or_else(|| document.get("cwlVersion").and_then(Value::as_str).map(str::to_owned));
+            if version.is_none() && workflow_type.eq_ignore_ascii_case("WDL") {
+                version = Some(wdl_version(local)?);
+            }
         }
         let params = match (params, &args.inputs) {
             (Some(params), Some(inputs)) => bundle.add_inputs(params, inputs)?,
@@ -123,10 +126,25 @@ fn type_by_name(path: &str) -> anyhow::Result<String> {
 
 /// The version to ask for when neither the arguments nor the workflow name one.
 fn default_version(workflow_type: &str) -> &'static str {
-    match workflow_type.to_ascii_uppercase().as_str() {
+    match workflow_type.trim().to_ascii_uppercase().as_str() {
         "CWL" => "v1.2",
+        "PY" => "3.12",
+        "SMK" => "9",
+        "NFL" => "DSL2",
         _ => "1.0",
     }
+}
+
+/// The version that a WDL document says in its first statement; without one it is a draft
+/// (WDL 1.1, "Versioning").
+fn wdl_version(path: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{} cannot be read", path.display()))?;
+    let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+    let version = first.and_then(|line| line.strip_prefix("version "));
+    Ok(version
+        .map_or("draft-2", |version| version.split('#').next().unwrap_or_default().trim())
+        .to_owned())
 }
 
 /// Reads an inputs file: JSON, or YAML.
@@ -158,13 +176,40 @@ mod tests {
     use crate::args::{Cli, Command};
     use clap::Parser as _;
 
-    fn workflow_url(workflow: &Path, fragment: &str) -> String {
-        let named = format!("{}{fragment}", workflow.display());
-        let cli = Cli::try_parse_from(["stepwes", "submit", &named]).expect("arguments");
+    fn submission(workflow: &str) -> Submission {
+        let cli = Cli::try_parse_from(["stepwes", "submit", workflow]).expect("arguments");
         let Command::Submit(args) = cli.command else { unreachable!("submit") };
-        let submission = Submission::read(&args.workflow).expect("a submission");
+        Submission::read(&args.workflow).expect("a submission")
+    }
+
+    fn workflow_url(workflow: &Path, fragment: &str) -> String {
+        let submission = submission(&format!("{}{fragment}", workflow.display()));
         let url = submission.fields.into_iter().find(|(name, _)| name == "workflow_url");
         url.expect("a workflow_url").1
+    }
+
+    #[test]
+    fn type_and_version_are_told_by_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, content, kind, version) in [
+            ("a.cwl", "cwlVersion: v1.1\nclass: Workflow\n", "CWL", "v1.1"),
+            ("a.wdl", "# hello\n\nversion 1.1 # yes\nworkflow w {}\n", "WDL", "1.1"),
+            ("b.wdl", "workflow w {}\n", "WDL", "draft-2"),
+            ("Snakefile", "rule all:\n", "SMK", "9"),
+            ("a.smk", "rule all:\n", "SMK", "9"),
+            ("main.nf", "workflow {}\n", "NFL", "DSL2"),
+            ("a.py", "import toil\n", "PY", "3.12"),
+        ] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).expect("a file");
+            let submission = submission(&path.display().to_string());
+            let field = |name: &str| {
+                let (_, value) = submission.fields.iter().find(|(field, _)| field == name)?;
+                Some(value.clone())
+            };
+            assert_eq!(field("workflow_type").as_deref(), Some(kind), "{name}");
+            assert_eq!(field("workflow_type_version").as_deref(), Some(version), "{name}");
+        }
     }
 
     #[test]

@@ -10,14 +10,16 @@ use std::{
     time::Duration,
 };
 
-use stepwes_core::engines::{Engine, Engines};
+use stepwes_core::engines::{Engines, KNOWN, Known};
+
+use crate::options::{ServeError, ServeOptions};
 
 /// How long `--version` may take: engines in Python start slowly on a cold disk.
 const PROBE_LIMIT: Duration = Duration::from_secs(60);
-/// The program, and the name of its Python distribution.
-const CWLTOOL: &str = "cwltool";
 /// How much of a script is read to find its interpreter: some are wrapped in a line of shell.
 const SCRIPT_HEAD: u64 = 1024;
+/// How much of Nextflow's launcher is read to find its version.
+const LAUNCHER_HEAD: u64 = 16 * 1024;
 
 /// Where engines are looked for: these folders first, then `PATH`.
 #[derive(Clone, Debug)]
@@ -50,32 +52,73 @@ fn has_colon(path: &Path) -> bool {
     path.as_os_str().as_encoded_bytes().contains(&b':')
 }
 
-/// What was found without starting anything.
-#[derive(Debug)]
-pub(crate) struct Found {
-    /// The engines, as far as they are known.
-    pub(crate) engines: Engines,
-    /// A program that has to be asked for its version.
-    pub(crate) unknown: Option<PathBuf>,
+/// An engine for one workflow type, and what was found of it.
+#[derive(Clone, Debug)]
+pub struct FoundEngine {
+    /// The engine.
+    pub known: &'static Known,
+    /// Its program, when it is installed.
+    pub program: Option<PathBuf>,
+    /// Its version, as far as it is known.
+    pub version: Option<String>,
 }
 
-/// Looks for engines. Takes a few system calls.
-pub(crate) fn find(path: &SearchPath) -> Found {
-    let Some(program) = path.find(CWLTOOL) else {
-        return Found { engines: engines(Vec::new()), unknown: None };
-    };
-    match installed_version(&program) {
-        Some(version) => Found { engines: engines(vec![version]), unknown: None },
-        None => Found { engines: engines(Vec::new()), unknown: Some(program) },
+/// What a service says of them, with the operator's options.
+///
+/// # Errors
+/// [`ServeError::UnknownEngine`].
+pub(crate) fn engines(
+    found: &[FoundEngine],
+    options: &ServeOptions,
+) -> Result<Engines, ServeError> {
+    let mut engines = Engines::new(
+        found.iter().map(|one| one.known.engine(one.version.iter().cloned().collect())).collect(),
+    );
+    for (name, option, value) in &options.engine_defaults {
+        engines
+            .add_default(name, option, value.as_deref())
+            .map_err(|known| ServeError::UnknownEngine { name: name.clone(), known })?;
+    }
+    Ok(engines)
+}
+
+/// Looks for every engine without starting anything. Takes some system calls.
+pub(crate) fn find(path: &SearchPath) -> Vec<FoundEngine> {
+    KNOWN
+        .iter()
+        .map(|known| {
+            let program = path.find(known.program);
+            let version = program.as_deref().and_then(|program| installed_version(known, program));
+            FoundEngine { known, program, version }
+        })
+        .collect()
+}
+
+/// Whether [`ask`] can tell more.
+pub(crate) fn is_askable(found: &FoundEngine) -> bool {
+    // Nextflow downloads itself when it is started for the first time.
+    found.program.is_some() && found.version.is_none() && found.known.name != NEXTFLOW
+}
+
+/// Asks the programs that [`find`] could not tell the version of.
+pub(crate) async fn ask(found: &mut [FoundEngine], path: &SearchPath) {
+    for one in found.iter_mut().filter(|one| is_askable(one)) {
+        if let Some(program) = &one.program {
+            one.version = ask_program(program, path).await;
+        }
     }
 }
 
-fn engines(versions: Vec<String>) -> Engines {
-    Engines::new(vec![Engine::cwltool(versions)])
+/// Every engine that stepwes knows, looked for in these folders and then on `PATH`; programs whose
+/// version no file tells are started to ask them, which takes seconds.
+pub async fn find_engines(first: Vec<PathBuf>) -> Vec<FoundEngine> {
+    let path = SearchPath::new(first, std::env::var_os("PATH").as_deref());
+    let mut found = find(&path);
+    ask(&mut found, &path).await;
+    found
 }
 
-/// Asks a program that [`find`] could not tell the version of.
-pub(crate) async fn ask(program: &Path, path: &SearchPath) -> Option<Engines> {
+async fn ask_program(program: &Path, path: &SearchPath) -> Option<String> {
     let mut command = tokio::process::Command::new(program);
     command
         .arg("--version")
@@ -83,24 +126,49 @@ pub(crate) async fn ask(program: &Path, path: &SearchPath) -> Option<Engines> {
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .kill_on_drop(true);
+    let shown = program.display();
     let told = match tokio::time::timeout(PROBE_LIMIT, command.output()).await {
         Ok(Ok(output)) => String::from_utf8_lossy(&output.stdout).into_owned(),
         Ok(Err(error)) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "cwltool cannot be started");
+            tracing::warn!(error = &error as &dyn std::error::Error, "{shown} cannot be started");
             return None;
         }
         Err(_) => {
-            tracing::warn!("cwltool --version does not answer");
+            tracing::warn!("{shown} --version does not answer");
             return None;
         }
     };
-    // Such as `/opt/cwl/bin/cwltool 3.1.20240508115724`.
+    // Such as `/opt/cwl/bin/cwltool 3.1.20240508115724`, `miniwdl v1.16.0` or `9.6.0-<commit>`.
     let version = told.lines().next()?.split_whitespace().last()?;
-    version.starts_with(|c: char| c.is_ascii_digit()).then(|| engines(vec![version.to_owned()]))
+    let version = version.trim_start_matches('v').split('-').next()?;
+    version.starts_with(|c: char| c.is_ascii_digit()).then(|| version.to_owned())
 }
 
-/// The version that the package's metadata beside the program says, as `pip` wrote it.
-fn installed_version(program: &Path) -> Option<String> {
+const NEXTFLOW: &str = "nextflow";
+
+/// The version that files tell: the metadata of a Python package, as `pip` wrote it, or Nextflow's
+/// launcher.
+fn installed_version(known: &Known, program: &Path) -> Option<String> {
+    match known.name {
+        NEXTFLOW => launcher_version(program),
+        // Each is the name of its distribution too.
+        distribution => python_version(distribution, program),
+    }
+}
+
+/// Reads `NXF_VER=${NXF_VER:-'24.10.0'}`.
+fn launcher_version(launcher: &Path) -> Option<String> {
+    let mut head = Vec::new();
+    File::open(launcher).ok()?.take(LAUNCHER_HEAD).read_to_end(&mut head).ok()?;
+    let head = String::from_utf8_lossy(&head);
+    let (_, rest) = head.split_once("NXF_VER:-")?;
+    let version = rest.trim_start_matches(['\'', '"']);
+    let end = version.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-')))?;
+    version.starts_with(|c: char| c.is_ascii_digit()).then(|| version[..end].to_owned())
+}
+
+/// The version that the package's metadata beside the program says.
+fn python_version(distribution: &str, program: &Path) -> Option<String> {
     let script = fs::canonicalize(program).ok();
     let roots = script
         .as_deref()
@@ -111,11 +179,16 @@ fn installed_version(program: &Path) -> Option<String> {
     roots.flat_map(|root| python_folders(&root)).flat_map(|packages| entries(&packages)).find_map(
         |entry| {
             let name = entry.file_name()?.to_str()?;
-            let metadata = match name.strip_prefix("cwltool-")?.rsplit_once('.')?.1 {
+            let rest = name.strip_prefix(distribution)?.strip_prefix('-')?;
+            let metadata = match rest.rsplit_once('.')?.1 {
                 "dist-info" => "METADATA",
                 "egg-info" => "PKG-INFO",
                 _ => return None,
             };
+            // Such as that of `miniwdl-backend-bare`, in the old way of naming.
+            if !rest.starts_with(|c: char| c.is_ascii_digit()) {
+                return None;
+            }
             let file = BufReader::new(File::open(entry.join(metadata)).ok()?);
             file.lines()
                 .map_while(Result::ok)
@@ -191,6 +264,13 @@ mod tests {
         .expect("written");
     }
 
+    fn version(found: &[FoundEngine], name: &str, workflow_type: &str) -> Option<String> {
+        let one = found
+            .iter()
+            .find(|one| (one.known.name, one.known.workflow_type) == (name, workflow_type));
+        one.expect("a known engine").version.clone()
+    }
+
     #[test]
     fn the_version_is_read_from_the_virtual_environment_of_the_script() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -209,23 +289,45 @@ mod tests {
                 std::os::unix::fs::symlink(root.join("bin/cwltool"), &link).expect("linked");
             }
             let found = find(&SearchPath::new(vec![bin], None));
-            assert_eq!(found.engines, engines(vec!["3.1.2".to_owned()]), "{head}");
-            assert_eq!(found.unknown, None);
+            assert_eq!(version(&found, "cwltool", "CWL").as_deref(), Some("3.1.2"), "{head}");
+            assert!(!found.iter().any(is_askable));
+            // Another distribution's metadata is none of miniwdl's.
+            assert_eq!(version(&found, "miniwdl", "WDL"), None);
         }
+    }
+
+    #[test]
+    fn nextflow_s_version_is_read_from_its_launcher_which_is_not_started() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let launcher = "#!/usr/bin/env bash\nNXF_VER=${NXF_VER:-'25.10.0'}\nexit 1\n";
+        executable(&folder.path().join("nextflow"), launcher);
+        let path = SearchPath::new(vec![folder.path().to_owned()], None);
+        let found = find(&path);
+        assert_eq!(version(&found, "nextflow", "NFL").as_deref(), Some("25.10.0"));
+        executable(&folder.path().join("nextflow"), "#!/bin/sh\n");
+        let found = find(&path);
+        assert_eq!(version(&found, "nextflow", "NFL"), None);
+        assert!(!found.iter().any(is_askable));
     }
 
     #[tokio::test]
     async fn a_program_without_metadata_is_asked() {
         let folder = tempfile::tempdir().expect("a folder");
-        let program = folder.path().join("cwltool");
-        executable(&program, "#!/bin/sh\necho \"$0 3.9.9\"\n");
         let path =
             SearchPath::new(vec![folder.path().to_owned()], std::env::var_os("PATH").as_deref());
-        let found = find(&path);
-        assert_eq!(found.unknown.as_deref(), Some(program.as_path()));
-        assert_eq!(ask(&program, &path).await, Some(engines(vec!["3.9.9".to_owned()])));
-        executable(&program, "#!/bin/sh\necho broken\n");
-        assert_eq!(ask(&program, &path).await, None);
+        for (name, kind, program, says, told) in [
+            ("cwltool", "CWL", "cwltool", "echo \"$0 3.9.9\"", Some("3.9.9")),
+            ("miniwdl", "WDL", "miniwdl", "echo miniwdl v1.16.0; echo more", Some("1.16.0")),
+            ("toil", "WDL", "toil-wdl-runner", "echo 9.6.0-6793fc7f", Some("9.6.0")),
+            ("snakemake", "SMK", "snakemake", "echo broken", None),
+        ] {
+            executable(&folder.path().join(program), &format!("#!/bin/sh\n{says}\n"));
+            let mut found = find(&path);
+            assert_eq!(version(&found, name, kind), None);
+            assert!(found.iter().any(|one| one.known.name == name && is_askable(one)));
+            ask(&mut found, &path).await;
+            assert_eq!(version(&found, name, kind).as_deref(), told, "{name}");
+        }
     }
 
     #[test]
@@ -234,7 +336,7 @@ mod tests {
         fs::write(folder.path().join("cwltool"), "not executable").expect("written");
         let path = SearchPath::new(vec![folder.path().to_owned(), "relative".into()], None);
         let found = find(&path);
-        assert_eq!((found.engines, found.unknown), (engines(Vec::new()), None));
+        assert!(found.iter().all(|one| one.program.is_none() && one.version.is_none()));
         assert_eq!(path.variable(), folder.path().as_os_str());
     }
 }

@@ -41,6 +41,7 @@ mod tokens;
 mod worker;
 
 pub use calls::{STATE_TRANSITION, Service};
+pub use engines::{FoundEngine, find_engines};
 pub use options::{Auth, ServeError, ServeOptions};
 pub use server::{LeftRunning, LeftTask, Server, start, stop_runs};
 pub use tokens::FolderTokens;

@@ -34,6 +34,9 @@ pub struct ServeOptions {
     pub engine_path: Option<PathBuf>,
     /// Where workflow engines are looked for before `PATH`, after `<dir>/engines/bin`.
     pub engines_path_dirs: Vec<PathBuf>,
+    /// Options that are passed to engines unless a request says otherwise: the engine's name, the
+    /// option, and its value when it takes one.
+    pub engine_defaults: Vec<(String, String, Option<String>)>,
     /// How many engine tasks run at once, the others wait; the number of cores, at least 2, when
     /// none.
     pub max_engines: Option<NonZeroUsize>,
@@ -67,6 +70,7 @@ impl Default for ServeOptions {
             admin_group: None,
             engine_path: None,
             engines_path_dirs: Vec::new(),
+            engine_defaults: Vec::new(),
             max_engines: None,
             container: "auto".to_owned(),
             stop_timeout: Duration::from_secs(120),
@@ -181,6 +185,14 @@ pub enum ServeError {
     NoEngine {
         /// Where it was looked for.
         path: PathBuf,
+    },
+    /// An option for an engine that there is not.
+    #[error("there is no engine {name:?} to pass an option to\nThe engines are {known}")]
+    UnknownEngine {
+        /// What was given.
+        name: String,
+        /// Those that there are.
+        known: String,
     },
     /// `public_url` is not a URL.
     #[error(

@@ -16,7 +16,7 @@ use chrono::{TimeDelta, Utc};
 use http::{HeaderValue, Request, StatusCode};
 use serde_json::json;
 use stepwes_cloud::{Aws, aws::Endpoint, http::Caller};
-use stepwes_core::{RunId, RunState, SystemClock, engines::Engines, task::env};
+use stepwes_core::{RunId, RunState, SystemClock, task::env};
 use stepwes_store::RunStore;
 use tokio::{net::TcpListener, sync::Notify};
 use uuid::Uuid;
@@ -28,7 +28,7 @@ use crate::{
     credentials::{self, Principals},
     dynamodb::{self, DynamoDb},
     ecs::{Definition, Ecs},
-    engines::{self, SearchPath},
+    engines::{self, FoundEngine, SearchPath},
     folder::Folder,
     functions,
     gateway::Gateway,
@@ -158,6 +158,7 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
     first.extend(options.engines_path_dirs.iter().cloned());
     let search = SearchPath::new(first, std::env::var_os("PATH").as_deref());
     let found = engines::find(&search);
+    let known = engines::engines(&found, &options)?;
 
     let life = Life::default();
     let capacity = Capacity::of(&dir).map_err(internal)?;
@@ -202,7 +203,7 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
     });
     let presign_host = url.strip_prefix("http://").unwrap_or_default();
     let public = Arc::new(Public {
-        router: RwLock::new(functions::api(&aws, &options, resources, found.engines, &url)),
+        router: RwLock::new(functions::api(&aws, &options, resources, known, &url)),
         s3,
         ecs: Arc::clone(&ecs),
         authorizer,
@@ -231,10 +232,12 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
         }
     });
     spawn_timers(&life, &functions, &calls, dynamodb, &options, &reconcile_now);
-    if let Some(program) = found.unknown {
+    if found.iter().any(engines::is_askable) {
         let (aws, options) = (aws.clone(), options.clone());
-        ask_for_version(program, search, &life, &public, move |engines, url| {
-            functions::api(&aws, &options, resources, engines, url)
+        ask_for_versions(found, search, &life, &public, move |found, url| {
+            // The options were good when the server started.
+            let known = engines::engines(found, &options).ok()?;
+            Some(functions::api(&aws, &options, resources, known, url))
         });
     }
     Ok(Server {
@@ -610,19 +613,19 @@ fn schedule_event() -> serde_json::Value {
     })
 }
 
-/// Asks an engine for its version in the background, as that takes seconds, and then says it in
+/// Asks engines for their versions in the background, as that takes seconds, and then says them in
 /// service-info.
-fn ask_for_version(
-    program: PathBuf,
+fn ask_for_versions(
+    mut found: Vec<FoundEngine>,
     search: SearchPath,
     life: &Life,
     public: &Arc<Public>,
-    api: impl FnOnce(Engines, &str) -> Router + Send + 'static,
+    api: impl FnOnce(&[FoundEngine], &str) -> Option<Router> + Send + 'static,
 ) {
     let public = Arc::clone(public);
     life.spawn(async move {
-        if let Some(engines) = engines::ask(&program, &search).await {
-            let router = api(engines, &public.presign_url);
+        engines::ask(&mut found, &search).await;
+        if let Some(router) = api(&found, &public.presign_url) {
             *public.router.write().unwrap_or_else(PoisonError::into_inner) = router;
         }
     });

@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub(crate) mod cancel;
+pub(crate) mod engines;
 pub(crate) mod info;
 pub(crate) mod list;
 pub(crate) mod logs;

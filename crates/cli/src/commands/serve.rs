@@ -12,6 +12,7 @@ use tracing_subscriber::{
 
 use crate::{
     args::{AuthArg, EmbeddedArgs, ServeArgs},
+    engine_home,
     ui::{Colour, Style, hint, print, print_json, say},
 };
 
@@ -130,9 +131,31 @@ fn options(args: &EmbeddedArgs) -> anyhow::Result<ServeOptions> {
     Ok(ServeOptions {
         dir: args.dir.clone(),
         container: args.container.as_str().to_owned(),
+        engine_defaults: args
+            .engine_defaults
+            .iter()
+            .map(|text| engine_default(text))
+            .collect::<anyhow::Result<_>>()?,
+        engines_path_dirs: engine_home::of_user().map(|home| home.bin()).into_iter().collect(),
         max_engines,
         ..ServeOptions::default()
     })
+}
+
+/// Reads `ENGINE:OPTION[=VALUE]`.
+fn engine_default(text: &str) -> anyhow::Result<(String, String, Option<String>)> {
+    let (engine, option) =
+        text.split_once(':').filter(|(_, option)| option.starts_with('-')).ok_or_else(|| {
+            hint(
+                format!("{text:?} is no option for an engine"),
+                "give it as ENGINE:OPTION, such as toil:--maxCores=2",
+            )
+        })?;
+    let (name, value) = match option.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (option, None),
+    };
+    Ok((engine.to_owned(), name.to_owned(), value))
 }
 
 /// A server's error, whose lines after the first say what to do.
