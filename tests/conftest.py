@@ -49,7 +49,8 @@ class Server:
     def __init__(self, folder, *options, path=None, program=BIN):
         self.folder, self.options, (self.port,) = pathlib.Path(folder), options, free_ports(1)
         self.program = program
-        self.environment = {**os.environ, **({"PATH": path} if path is not None else {})}
+        # The engines of whoever runs the tests are not looked for.
+        self.environment = {**os.environ, "XDG_DATA_HOME": str(self.folder.parent / "data"), **({"PATH": path} if path is not None else {})}
         self.process, self.log = None, pathlib.Path(folder).parent / "serve.log"
 
     @property
