@@ -104,7 +104,7 @@ def cases(template):
         if "AllowedValues" in declared:
             yield {name: "0" if declared["Type"] == "Number" else "perhaps"}, name
         if "AllowedPattern" in declared:
-            taken, refused = PATTERNS[name]
+            taken, refused = PATTERNS.get(name, ([], []))
             for value, beside in taken:
                 yield beside | {name: value}, None
             for value in refused:

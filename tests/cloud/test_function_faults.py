@@ -96,8 +96,8 @@ RUN = ("QUEUED", "INITIALIZING", "RUNNING", "COMPLETE")
         ("Advance", [1, 2, *SLIPS]),
         ("Advance", ["at once"]),
         # A claim reads, writes and asks for credentials; then RUNNING reads and writes.
-        ("Report", [1, 2, 3, *SLIPS, 1, 2, *SLIPS]),
-        ("Report", ["at once", "at once"]),
+        ("Report", [1, 2, *SLIPS, 1, 2, *SLIPS]),
+        ("Report", [3, "at once", "at once"]),
         # The run, its result, its files, outputs.json; then as advance.
         ("Collect", [1, 2, 3, 4, 5, 6, *SLIPS]),
         ("Collect", ["at once"]),
