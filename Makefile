@@ -82,9 +82,9 @@ bench: .venv-test .venv-toil ## Measure: cold starts, and what else is in tests/
 ##@ Upkeep
 .PHONY: lock clean-tools
 lock: .venv-lock ## Pin requirements/*.in anew, with hashes, for Python 3.11 and later
-	@cd requirements && for name in lock lint demo test engine toil package iac cloud engine-{cwltool,miniwdl,toil,snakemake}; do \
+	@cd requirements && for name in lock lint demo test toil package iac cloud engine-{cwltool,miniwdl,toil,snakemake}; do \
 	  echo "==> requirements/$$name.txt"; \
-	  constraint=(); if [[ "$$name" = @(test|engine) ]]; then constraint=(--constraint demo.txt); fi; \
+	  constraint=(); if [[ "$$name" = @(test|engine-cwltool) ]]; then constraint=(--constraint demo.txt); fi; \
 	  ../.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --custom-compile-command "make lock" "$${constraint[@]}" \
 	    "$$name.in" --output-file "$$name.txt"; \

@@ -168,7 +168,7 @@ def image(stack):
         yield f"process 1 of the task is not stepwes-engine, but {made}"
     if container.get("LinuxParameters", {}).get("InitProcessEnabled"):
         yield "an init process would show the attempt's token to workflows"
-    locks = "".join(path.read_text() for path in (ROOT / "requirements").glob("engine*.txt"))
+    locks = "".join(path.read_text() for path in (ROOT / "requirements").glob("engine-*.txt"))
     for engine in json.loads(stack.parameters["Engines"]):
         for version in engine["versions"]:
             if not re.search(rf"(?m)^{re.escape(engine['name'])}=={re.escape(version)} ", locks):
