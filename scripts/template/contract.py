@@ -314,6 +314,15 @@ def state_changes(stack):
     missing = set(items) - {name for _, name, _, _ in used} - {names["CAUSE"], names["CHANGE_ID"]}
     if missing:
         yield f"the pipe leaves out {sorted(missing)}"
+    source = code(ROOT / "crates/core/src/state_change.rs")
+    fields = re.findall(r"pub (\w+): (String|bool),", source[source.index("pub struct StateChange"):])
+    published = json.loads(re.sub(r'(?<!["/])<[^>]+>', "0", template))
+    if [name for name, _ in fields] != list(published):
+        yield f"the pipe publishes {list(published)}, StateChange has {[name for name, _ in fields]}"
+    told = pipe["TargetParameters"]["EventBridgeEventBusParameters"]
+    for name, value in (("SOURCE", told["Source"]), ("DETAIL_TYPE", told["DetailType"])):
+        if f'{name}: &str = "{value}"' not in source:
+            yield f"the pipe says {value}, which is not StateChange's {name}"
     prefix = json.loads(pipe["SourceParameters"]["FilterCriteria"]["Filters"][0]["Pattern"])
     if prefix != {"eventName": ["INSERT"], "dynamodb": {"Keys": {names["SK"]: {"S": [{"prefix": names["EVENT_PREFIX"]}]}}}}:
         yield f"the pipe takes {prefix}"
@@ -321,7 +330,6 @@ def state_changes(stack):
         yield "the pipe says another place of the outputs than collect writes"
     if 'format!("results/{run}/outputs.json")' not in code(ROOT / "crates/core/src/keys.rs"):
         yield "the outputs have another key than the pipe says"
-    json.loads(re.sub(r'(?<!["/])<[^>]+>', "0", template))
 
 
 def table(stack):

@@ -23,6 +23,7 @@ MUTANTS = [
     ("SecurityGroup: !If [OwnSecurityGroup", "SecurityGroups: !If [OwnSecurityGroup", "substitutions"),
     ("<$.dynamodb.NewImage.version.N>", "<$.dynamodb.NewImage.version.S>", "version"),
     ('"<$.dynamodb.NewImage.from.S>"', "<$.dynamodb.NewImage.from.S>", "quote"),
+    ("DetailType: WES Run State Change", "DetailType: WES Run Changed", "StateChange's DETAIL_TYPE"),
     ('[{"prefix": "EVENT#"}]', '[{"prefix": "EVENTS#"}]', "the pipe takes"),
     ("Resource: [!GetAtt RunTable.Arn, !Sub \"${RunTable.Arn}/index/by_owner\"]", "Resource: !Sub \"${RunTable.Arn}*\"", "stream"),
     ("NonKeyAttributes: [state, start_time, end_time, tags]", "NonKeyAttributes: [state, start_time, end_time]", "index of owners"),

@@ -153,6 +153,10 @@ pub(crate) struct ServeArgs {
     /// Members of this group see and cancel everybody's runs
     #[arg(long, value_name = "GROUP")]
     pub(crate) admin_group: Option<String>,
+    /// Tell every state change of a run to this: an http(s):// URL gets it by POST, anything else
+    /// is a shell command that gets it as JSON on its standard input [env: STEPWES_ON_STATE_CHANGE]
+    #[arg(long, value_name = "COMMAND|URL")]
+    pub(crate) on_state_change: Option<String>,
     /// Cancel every run that is still going on, wait until it is gone, and end
     #[arg(long)]
     pub(crate) stop_runs: bool,

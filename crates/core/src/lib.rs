@@ -13,6 +13,7 @@ pub mod request_file;
 pub mod resources;
 pub mod run;
 pub mod run_state;
+pub mod state_change;
 pub mod step;
 pub mod task;
 pub mod token;

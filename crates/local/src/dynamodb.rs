@@ -11,6 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     aws_error::{AwsError, answer},
     calls::Service,
+    state_changes::Outbox,
     worker::{Closed, Worker},
 };
 
@@ -38,6 +39,8 @@ pub(crate) const OPERATIONS: [&str; 12] = [
 pub(crate) struct DynamoDb {
     worker: Arc<Worker<Database>>,
     database: Database,
+    /// Who notes state changes, where they are told.
+    outbox: Option<Arc<Outbox>>,
 }
 
 impl DynamoDb {
@@ -51,7 +54,12 @@ impl DynamoDb {
         // `synchronous = NORMAL`, a small cache and no memory map: a killed process loses nothing.
         database.disable_bulk_loading().map_err(io::Error::other)?;
         let worker = Worker::start("stepwes-dynamodb", database.clone())?;
-        Ok(Self { worker: Arc::new(worker), database })
+        Ok(Self { worker: Arc::new(worker), database, outbox: None })
+    }
+
+    /// The same tables, whose state changes are noted from now on by whoever has this.
+    pub(crate) fn with_outbox(self, outbox: Arc<Outbox>) -> Self {
+        Self { outbox: Some(outbox), ..self }
     }
 
     /// Answers one request.
@@ -64,7 +72,12 @@ impl DynamoDb {
         let done = if operation == "GetItem" {
             dispatch(&self.database, operation, &body)
         } else {
-            self.worker.call(move |database| dispatch(database, operation, &body)).await?
+            let outbox = self.outbox.clone().filter(|_| operation == "TransactWriteItems");
+            let job = move |database: &mut Database| match outbox {
+                Some(outbox) => outbox.around(&body, || dispatch(database, operation, &body)),
+                None => dispatch(database, operation, &body),
+            };
+            self.worker.call(job).await?
         };
         let (status, text) = match done {
             Ok(text) => (StatusCode::OK, text),

@@ -5,6 +5,8 @@ use std::{io, num::NonZeroUsize, path::PathBuf, time::Duration};
 use stepwes_cloud::http::Callers;
 use thiserror::Error;
 
+use crate::state_changes::{Delivery, StateChangeReceiver};
+
 /// By what a server knows its callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Auth {
@@ -57,6 +59,10 @@ pub struct ServeOptions {
     pub run_timeout: Duration,
     /// How many attempts a run has.
     pub max_attempts: u32,
+    /// Who is told of every state change of a run.
+    pub on_state_change: Option<StateChangeReceiver>,
+    /// How patiently that is done.
+    pub delivery: Delivery,
 }
 
 impl Default for ServeOptions {
@@ -80,6 +86,8 @@ impl Default for ServeOptions {
             max_request_bytes: 256 << 20,
             run_timeout: Duration::from_secs(10 * 24 * 3600),
             max_attempts: 3,
+            on_state_change: None,
+            delivery: Delivery::default(),
         }
     }
 }

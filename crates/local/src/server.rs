@@ -41,6 +41,7 @@ use crate::{
     process_limits,
     public::{CANCELED, Guard, Public},
     s3::{Credentials, Hooks, S3Endpoint},
+    state_changes,
     states::{self, States},
     sts::Sts,
     tokens,
@@ -142,6 +143,19 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
         Some(Auth::Token) => Some(authorizer(table, others, &options).await?),
         Some(Auth::None) | None => None,
     };
+    let life = Life::default();
+    let dynamodb = match &options.on_state_change {
+        None => dynamodb,
+        Some(receiver) => {
+            let store = tokens::store(dynamodb.clone());
+            let environment = host_environment(std::env::var_os("PATH").unwrap_or_default());
+            let (receiver, delivery) = (receiver.clone(), options.delivery);
+            let outbox =
+                state_changes::start(receiver, delivery, environment, &dir, store, &life).await;
+            let unusable = |error| unusable(dir.join(state_changes::FILE), error);
+            dynamodb.with_outbox(outbox.map_err(unusable)?)
+        }
+    };
     let keys = Arc::new(Credentials::new());
     keys.add(&principals.service.access_key_id, &principals.service.secret_access_key);
     let counted = Arc::clone(&calls);
@@ -160,7 +174,6 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
     let found = engines::find(&search);
     let known = engines::engines(&found, &options)?;
 
-    let life = Life::default();
     let capacity = Capacity::of(&dir).map_err(internal)?;
     let resources = functions::bounds(&options, capacity);
     let functions = Arc::new(functions::invoked(&aws, &options, resources)?);
@@ -513,6 +526,16 @@ fn endpoint(url: &str, principals: &Principals) -> Endpoint {
     }
 }
 
+/// What a program needs of the server's own environment.
+fn host_environment(path: OsString) -> Vec<(String, OsString)> {
+    let names = ["HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "XDG_RUNTIME_DIR"];
+    names
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), std::env::var_os(name)?)))
+        .chain([("PATH".to_owned(), path)])
+        .collect()
+}
+
 /// The task definition's environment. Nothing of the server's own gets through but what a program
 /// needs: neither the operator's AWS credentials nor proxies.
 fn task_environment(
@@ -521,14 +544,8 @@ fn task_environment(
     principals: &Principals,
     search: &SearchPath,
 ) -> Vec<(String, OsString)> {
-    let mut environment: Vec<(String, OsString)> = Vec::new();
+    let mut environment = host_environment(search.variable());
     let mut set = |name: &str, value: OsString| environment.push((name.to_owned(), value));
-    for name in ["HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "XDG_RUNTIME_DIR"] {
-        if let Some(value) = std::env::var_os(name) {
-            set(name, value);
-        }
-    }
-    set("PATH", search.variable());
     set("AWS_ENDPOINT_URL", internal_url.into());
     set("AWS_REGION", arn::REGION.into());
     set("AWS_ACCESS_KEY_ID", principals.task.access_key_id.clone().into());

@@ -46,10 +46,12 @@ fn texts(values: &[String]) -> AttributeValue {
 }
 
 fn tags_text(tags: &std::collections::BTreeMap<String, String>) -> AttributeValue {
-    text(
-        serde_json::Value::from_iter(tags.iter().map(|(k, v)| (k.as_str(), v.as_str())))
-            .to_string(),
-    )
+    text(tags_json(tags))
+}
+
+/// Tags as the table has them: a JSON object.
+pub(crate) fn tags_json(tags: &std::collections::BTreeMap<String, String>) -> String {
+    serde_json::Value::from_iter(tags.iter().map(|(k, v)| (k.as_str(), v.as_str()))).to_string()
 }
 
 fn json_text(resources: &Resources) -> AttributeValue {

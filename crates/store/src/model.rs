@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use stepwes_core::{
     caller_token::{SecretDigest, TokenName},
+    keys::outputs_json,
     resources::Resources,
     run::{RequestSummary, Run, RunId},
     run_state::{Refusal, RunState},
+    state_change::StateChange,
     task::RefusedReason,
 };
+
+use crate::codec::{instant, tags_json};
 
 /// A run that is to be enqueued.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,6 +202,30 @@ pub struct RunEventItem {
     pub end_time: Option<DateTime<Utc>>,
     /// Whether `outputs.json` had been written ([`stepwes_core::keys::outputs_json`]).
     pub has_outputs: bool,
+}
+
+impl RunEventItem {
+    /// The change as it is published, where `bucket` is the runs bucket: what the pipe in
+    /// `template.yaml` makes of this item.
+    #[must_use]
+    pub fn state_change(&self, bucket: &str) -> StateChange {
+        let time = |time: Option<DateTime<Utc>>| time.map(instant).unwrap_or_default();
+        StateChange {
+            run_id: self.run_id.to_string(),
+            version: self.version.to_string(),
+            attempt: self.attempt.to_string(),
+            owner: self.owner.clone(),
+            event: self.event.clone(),
+            from: self.from.map(|state| state.as_str().to_owned()).unwrap_or_default(),
+            to: self.to.as_str().to_owned(),
+            time: instant(self.time),
+            start_time: time(self.start_time),
+            end_time: time(self.end_time),
+            tags: tags_json(&self.tags),
+            has_outputs: self.has_outputs,
+            outputs: format!("s3://{bucket}/{}", outputs_json(self.run_id)),
+        }
+    }
 }
 
 /// A caller's token as the table keeps it: everything but its secret.

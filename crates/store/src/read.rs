@@ -178,6 +178,19 @@ impl RunStore {
         all(query).await?.iter().map(decode_event).collect()
     }
 
+    /// The event that made a run's `version` (strongly consistent); `None` when there is none.
+    ///
+    /// # Errors
+    /// As DynamoDB fails, or when the item cannot be read.
+    pub async fn event(
+        &self,
+        run_id: RunId,
+        version: u64,
+    ) -> Result<Option<RunEventItem>, StoreError> {
+        let item = self.item(at::run_pk(run_id), at::event_sk(version)).await?;
+        item.as_ref().map(decode_event).transpose()
+    }
+
     /// One item (strongly consistent).
     pub(crate) async fn item(
         &self,

@@ -4,14 +4,14 @@ use std::{io::IsTerminal as _, num::NonZeroUsize, path::Path, process::ExitCode,
 
 use anyhow::Context as _;
 use serde_json::json;
-use stepwes_local::{Auth, LeftRunning, ServeError, ServeOptions, Server};
+use stepwes_local::{Auth, LeftRunning, ServeError, ServeOptions, Server, StateChangeReceiver};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::{
     filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
 use crate::{
-    args::{AuthArg, EmbeddedArgs, ServeArgs},
+    args::{AuthArg, EmbeddedArgs, ServeArgs, environment},
     engine_home,
     ui::{Colour, Style, hint, print, print_json, say},
 };
@@ -28,6 +28,12 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
             AuthArg::None => Auth::None,
         }),
         admin_group: args.admin_group.clone(),
+        on_state_change: args
+            .on_state_change
+            .clone()
+            .or_else(|| environment("STEPWES_ON_STATE_CHANGE"))
+            .map(|text| receiver(&text))
+            .transpose()?,
         ..options(&args.embedded)?
     };
     if args.stop_runs {
@@ -82,6 +88,12 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let left = server.shutdown().await;
     say_left(&left, &dir);
     Ok(ExitCode::SUCCESS)
+}
+
+fn receiver(text: &str) -> anyhow::Result<StateChangeReceiver> {
+    text.parse().map_err(|error| {
+        hint(format!("--on-state-change cannot be used: {error}"), "give a URL or a command")
+    })
 }
 
 /// Says what goes on without the server, and how to go on or end it.

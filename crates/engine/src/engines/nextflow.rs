@@ -23,7 +23,7 @@ pub(super) struct Nextflow;
 /// what would be in the user's home.
 const WORK: &str = "work";
 const TRACE: &str = "trace.txt";
-const LOG: &str = "nextflow.log";
+const LOG_FILE: &str = "nextflow.log";
 const HOME: &str = "nextflow";
 
 const TOLD: Rule = Rule::Refused("the service keeps its runs to itself");
@@ -128,7 +128,7 @@ impl Engine for Nextflow {
         let chosen = options::sort(&OPTIONS, order)?;
         let at = |name: &str| order.state.join(name).to_string_lossy().into_owned();
         let mut command: Vec<_> =
-            [self.program(), "-log", &at(LOG), "run"].map(str::to_owned).to_vec();
+            [self.program(), "-log", &at(LOG_FILE), "run"].map(str::to_owned).to_vec();
         command.extend(chosen);
         let runtime = match order.container {
             Container::Docker => Some("-with-docker"),
