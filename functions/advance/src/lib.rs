@@ -15,6 +15,7 @@ use stepwes_core::{
     RunEvent, RunId, RunState,
     resources::{ResourceBounds, TaskSize},
     run::Run,
+    run_state::Refusal,
     step::{AdvanceEvent, AdvanceInput, AdvanceOutput, Next},
     token::AttemptToken,
 };
@@ -146,6 +147,7 @@ async fn system_error(
 ) -> Result<AdvanceOutput, StepFailure> {
     let fail = |attempt| {
         let change = Change {
+            holder: Holder::Nobody,
             cause: reason.to_owned(),
             system_log: Some(reason.to_owned()),
             ..Change::default()
@@ -164,11 +166,20 @@ async fn system_error(
     }
     match answer {
         Transition::Moved(run) | Transition::Repeated(run) => Ok(ended(Next::SystemError, &run)),
+        // A task has claimed the attempt: it may be at work, or its work may be finished, and this
+        // function sees neither tasks nor results. The machine ends by this failure, and reconcile,
+        // told so, looks for both before it ends the run.
+        Transition::Refused { run, refusal: Refusal::Task { .. } } => {
+            Err(StepFailure::Internal(format!(
+                "a task has claimed attempt {} of run {run_id}, and a step failed ({reason}); \
+                 reconcile settles it",
+                run.attempt
+            )))
+        }
         Transition::Refused { run, .. } => match run.state {
             // The machine has no attempt yet, so it has started no task.
             RunState::Canceling if attempt == 0 => canceled(state, &run).await,
-            // A task may be alive, and this function cannot see tasks. The machine ends by this
-            // failure, and reconcile, told so, looks for the task before it says CANCELED.
+            // A task may be alive: as above.
             RunState::Canceling => Err(StepFailure::Internal(format!(
                 "run {run_id} is being cancelled, and a step failed ({reason}); reconcile settles it"
             ))),

@@ -263,18 +263,29 @@ async fn a_late_step_of_an_attempt_long_over_touches_nothing() {
 
 #[tokio::test]
 async fn a_failed_step_ends_the_run_with_what_went_wrong() {
+    let world = World::new().await;
+    world.initializing(1).await;
+    assert_eq!(way(&ask(&world, system_error(1)).await), (Next::SystemError, 1));
+    assert_eq!(
+        world.said().await,
+        "a step of the service failed (Stepwes.Internal): the runs bucket refused a request; \
+         the function's log says why. Submit the run again; if it fails again, tell the operator."
+    );
+}
+
+#[tokio::test]
+async fn a_failed_step_never_gives_up_what_a_task_has_claimed() {
     for state in [RunState::Initializing, RunState::Running] {
         let world = World::new().await;
         world.claimed(1, SAMPLE_TASK).await;
         if state == RunState::Running {
             world.step(RunEvent::Run { attempt: 1 }).await;
         }
-        assert_eq!(way(&ask(&world, system_error(1)).await), (Next::SystemError, 1));
-        assert_eq!(
-            world.said().await,
-            "a step of the service failed (Stepwes.Internal): the runs bucket refused a request; \
-             the function's log says why. Submit the run again; if it fails again, tell the operator."
-        );
+        let failure = handle(&function(&world), system_error(1)).await.expect_err("a failure");
+        assert_eq!(failure.error_type(), error_type::INTERNAL);
+        let said = failure.to_string();
+        assert!(said.contains("the runs bucket refused a request"), "{said}");
+        assert_eq!(world.run().await.state, state, "its work may be finished");
     }
 }
 

@@ -12,7 +12,7 @@ use stepwes_core::{
     run::{CollectedOutputs, Run},
     task::{MAX_RESULT_BYTES, TaskOutcome, TaskResult},
 };
-use stepwes_store::{Change, RunStore, Transition};
+use stepwes_store::{Change, Holder, RunStore, Transition};
 
 use crate::outputs;
 
@@ -185,7 +185,8 @@ impl Finisher {
         }))
     }
 
-    /// SYSTEM_ERROR for that reason.
+    /// SYSTEM_ERROR for that reason, unless another task holds the attempt by now than when `run` was
+    /// read: what that one does has not been looked at.
     ///
     /// # Errors
     /// [`StepFailure`] when the table does not answer or refuses.
@@ -199,7 +200,12 @@ impl Finisher {
         reason: String,
         change: Change,
     ) -> Result<Settled, StepFailure> {
-        let change = Change { cause: reason.clone(), system_log: Some(reason), ..change };
+        let change = Change {
+            holder: Holder::of(run.task_arn.clone()),
+            cause: reason.clone(),
+            system_log: Some(reason),
+            ..change
+        };
         self.settle(run, RunEvent::SystemError { attempt: run.attempt }, change).await
     }
 

@@ -4,7 +4,13 @@ mod support;
 
 use chrono::TimeDelta;
 use serde_json::json;
-use stepwes_collect::{Settings, State, handle, loss::STOPPED_OVERDUE};
+use stepwes_cloud::objects::Objects;
+use stepwes_collect::{
+    Settings, State,
+    finish::{Finisher, Settled},
+    handle,
+    loss::STOPPED_OVERDUE,
+};
 use stepwes_core::{
     RunEvent, RunState, keys,
     step::{CollectInput, CollectOutput, Next, error_type},
@@ -347,6 +353,23 @@ async fn work_that_is_finished_while_its_task_is_asked_after_counts() {
     task.last_words.insert(keys::result(sample_run(), 1), result);
     world.fake().add_task(OTHER_TASK, task);
     assert_eq!(ask(&world, sample("refused", 1)).await.next, Next::Complete);
+}
+
+#[tokio::test]
+async fn a_run_that_a_task_has_claimed_since_it_was_looked_at_is_not_given_up() {
+    let world = World::new().await;
+    let seen = world.initializing(1).await;
+    world.claim(1, SAMPLE_TASK).await;
+    let objects = Objects::new(world.aws.s3(), world.aws.s3(), BUCKET);
+    let finisher = Finisher::new(world.store.clone(), objects);
+    let settled = finisher.system_error(&seen, "no task was started".to_owned()).await;
+    let now = world.run().await;
+    assert_eq!(now.state, RunState::Initializing);
+    assert_eq!(settled, Ok(Settled::Changed(Box::new(now.clone()))));
+
+    let settled = finisher.system_error(&now, "its task is gone".to_owned()).await;
+    assert!(matches!(settled, Ok(Settled::Ended(_))), "{settled:?}");
+    assert_eq!(world.run().await.state, RunState::SystemError);
 }
 
 #[tokio::test]
