@@ -26,7 +26,8 @@ class Receiver:
                     receiver.refused += 1
                     self.send_response(503)
                 else:
-                    receiver.events.append((dict(self.headers), json.loads(body)))
+                    headers = {name.lower(): value for name, value in self.headers.items()}
+                    receiver.events.append((headers, json.loads(body)))
                     self.send_response(200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -85,14 +86,14 @@ def test_a_url_is_posted_every_change_as_eventbridge_would(serve, receiver):
     wes.complete(run_id)
     queued, _, _, complete = receiver.told(run_id, *STATES)
     headers, event = receiver.events[-1]
-    assert headers["Content-Type"] == "application/json; charset=utf-8" and headers["Authorization"].startswith("Basic ")
+    assert headers["content-type"] == "application/json; charset=utf-8" and headers["authorization"].startswith("Basic ")
     assert (event["source"], event["detail-type"], event["version"]) == ("stepwes", "WES Run State Change", "0")
     assert set(event) == {"version", "id", "detail-type", "source", "account", "time", "region", "resources", "detail"}
     assert queued["from"] == queued["start_time"] == queued["end_time"] == "" and queued["event"] == "enqueue"
     assert complete["from"] == "RUNNING" and complete["attempt"] == "1" and complete["has_outputs"] is True
     assert json.loads(complete["tags"]) == {"project": "genes"} and complete["owner"] == "anonymous"
     assert complete["outputs"] == f"s3://runs/results/{run_id}/outputs.json"
-    assert (server.folder / complete["outputs"].removeprefix("s3://")).exists()
+    assert (server.folder / "s3" / complete["outputs"].removeprefix("s3://")).exists()
     assert "secret" not in server.log.read_text()
 
 
