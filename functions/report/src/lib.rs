@@ -174,7 +174,10 @@ async fn run(state: &State, request: &ReportRequest, change: Change) -> Result<H
 
 /// Whether the task that speaks is the one that holds the run's present attempt. The tokens of
 /// earlier attempts are not kept: whoever names one is late, whatever the token.
-fn may_speak(run: &Run, request: &ReportRequest) -> Result<(), RefusedReason> {
+///
+/// # Errors
+/// Why it may not.
+pub fn may_speak(run: &Run, request: &ReportRequest) -> Result<(), RefusedReason> {
     if request.attempt == 0 || request.attempt > run.attempt {
         return Err(RefusedReason::Unknown);
     }
