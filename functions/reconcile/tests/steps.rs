@@ -33,8 +33,30 @@ enum Fault {
     Always,
     /// It is refused.
     Refused,
+    /// It takes longer than it may, and has no effect.
+    TimeOutBefore,
+    /// It takes longer than it may, and has its effect.
+    TimeOutAfter,
     /// The caller cancels before it begins.
     Cancel,
+}
+
+impl Fault {
+    const ALL: [Self; 8] = [
+        Self::Before,
+        Self::After,
+        Self::Twice,
+        Self::Always,
+        Self::Refused,
+        Self::TimeOutBefore,
+        Self::TimeOutAfter,
+        Self::Cancel,
+    ];
+
+    /// Whether each further step of the same state meets it too.
+    fn is_for_good(self) -> bool {
+        matches!(self, Self::Always | Self::Refused)
+    }
 }
 
 /// How the engine tasks of a run end.
@@ -101,8 +123,24 @@ impl Player {
         }
     }
 
-    /// Plays a run to its end, the `nth` step (from 0) with that fault.
-    async fn play(mut self, nth: usize, fault: Option<Fault>) -> Played {
+    /// Plays a run to its end, the `nth` step (from 0) with that fault; each further step of the same
+    /// state too, when it is for good.
+    async fn play(self, nth: usize, fault: Option<Fault>) -> Played {
+        let mut faulty = None;
+        self.play_by(|step, state| {
+            if step == nth {
+                faulty = Some(state.to_owned());
+            }
+            fault.filter(|fault| {
+                step == nth || fault.is_for_good() && faulty.as_deref() == Some(state)
+            })
+        })
+        .await
+    }
+
+    /// Plays a run to its end. `fault` tells, by its number (from 0) and state, what goes wrong with a
+    /// step.
+    async fn play_by(mut self, mut fault: impl FnMut(usize, &str) -> Option<Fault>) -> Played {
         self.world.queued().await;
         let machine = machine();
         let now = self.world.clock.now();
@@ -110,18 +148,11 @@ impl Player {
         let mut execution = Execution::start(&machine, input, now);
         self.execution("RUNNING");
         let mut steps: Vec<String> = Vec::new();
-        let mut faulty = None;
         let mut waiting: VecDeque<(TaskId, Outcome)> = VecDeque::new();
         while !execution.is_ended() {
             for command in execution.poll(&machine, self.world.clock.now()) {
                 let Command::StartTask { id, state, arguments, .. } = command else { continue };
-                if steps.len() == nth {
-                    faulty = Some(state.clone());
-                }
-                let here = fault.filter(|fault| {
-                    let for_good = matches!(fault, Fault::Always | Fault::Refused);
-                    steps.len() == nth || for_good && faulty.as_ref() == Some(&state)
-                });
+                let here = fault(steps.len(), &state);
                 steps.push(state);
                 waiting.push_back((id, self.step(&arguments, here).await));
                 self.check().await;
@@ -173,8 +204,18 @@ impl Player {
             let error = if is_task { "ECS.ServerException" } else { "Lambda.ServiceException" };
             Err((error.to_owned(), "the answer was lost".to_owned()))
         };
+        let timed_out = || Err(("States.Timeout".to_owned(), String::new()));
         match fault {
             Some(Fault::Before | Fault::Always) => return passing(),
+            Some(Fault::TimeOutBefore) => return timed_out(),
+            Some(Fault::TimeOutAfter) if is_task => {
+                self.claim(arguments).await;
+                return timed_out();
+            }
+            Some(Fault::TimeOutAfter) => {
+                let _unheard = self.carry_out(arguments).await;
+                return timed_out();
+            }
             Some(Fault::Refused) => {
                 let error = if is_task { "ECS.AccessDeniedException" } else { "Stepwes.Internal" };
                 return Err((error.to_owned(), "no".to_owned()));
@@ -184,6 +225,8 @@ impl Player {
                 self.claim(arguments).await;
                 return passing();
             }
+            // The first of two tasks claims the attempt; the one that is waited for is refused.
+            Some(Fault::Twice) if is_task => drop(self.claim(arguments).await),
             Some(Fault::After | Fault::Twice) => {
                 let first = self.carry_out(arguments).await;
                 if fault == Some(Fault::After) {
@@ -404,6 +447,68 @@ async fn a_run_cancelled_before_any_step_is_canceled_once_its_task_is_gone() {
         for (nth, step) in steps.iter().enumerate() {
             let played = play(tasks, nth, Some(Fault::Cancel)).await;
             assert_eq!(played.state, RunState::Canceled, "{tasks:?} at {nth}: {step}");
+        }
+    }
+}
+
+/// What a run may come to when a step of that state meets that fault: the way there (how its tasks
+/// end, and what goes wrong before), and the ends.
+///
+/// # Panics
+/// For a state that is not known: a new step needs its row.
+fn row(state: &str, fault: Fault) -> (Tasks, Option<(&'static str, Fault)>, &'static [RunState]) {
+    use RunState::{Canceled, Complete, Preempted, SystemError};
+    let (tasks, before) = match state {
+        "QUEUED" | "INITIALIZING, RUNNING" | "Collect" => (Tasks::Finish, None),
+        "Attempt lost" => (Tasks::AreInterrupted, None),
+        "A step failed" => (Tasks::Finish, Some(("QUEUED", Fault::Refused))),
+        other => panic!("the state {other:?} has no row: say what its failures lead to"),
+    };
+    let ends: &[RunState] = match (state, fault) {
+        (_, Fault::Cancel) => &[Canceled],
+        // What can be tried again is, and changes nothing.
+        ("QUEUED", Fault::Always | Fault::Refused) => &[SystemError],
+        ("QUEUED" | "Collect", _) => &[Complete],
+        ("INITIALIZING, RUNNING", Fault::Always | Fault::Refused | Fault::TimeOutBefore) => {
+            &[SystemError]
+        }
+        // Two tasks, one of which is refused.
+        ("INITIALIZING, RUNNING", _) => &[Complete],
+        ("Attempt lost", Fault::Always | Fault::Refused) => &[SystemError],
+        ("Attempt lost", _) => &[Preempted],
+        (_, _) => &[SystemError],
+    };
+    (tasks, before, ends)
+}
+
+#[tokio::test]
+async fn every_task_of_the_machine_is_repeated_and_fails_in_every_way() {
+    let definition: Value =
+        serde_json::from_str(include_str!("../../../infra/run.asl.json")).expect("JSON");
+    let states = definition["States"].as_object().expect("States");
+    let tasks = states.iter().filter(|(_, state)| state["Type"] == "Task");
+    for state in tasks.map(|(name, _)| name.as_str()) {
+        for fault in Fault::ALL {
+            let (tasks, before, ends) = row(state, fault);
+            let mut met = 0;
+            let player = Player::new(tasks).await;
+            let played = player
+                .play_by(|_, step| match before {
+                    Some((earlier, fault)) if earlier == step => Some(fault),
+                    _ if step == state && (met == 0 || fault.is_for_good()) => {
+                        met += 1;
+                        Some(fault)
+                    }
+                    _ => None,
+                })
+                .await;
+            assert!(met > 0, "{state} was never reached: {:?}", played.steps);
+            assert!(
+                ends.contains(&played.state),
+                "{fault:?} at {state}: {} by {:?}",
+                played.state,
+                played.steps
+            );
         }
     }
 }
