@@ -137,8 +137,12 @@ impl Engine for Miniwdl {
     }
 
     fn is_broken(&self, exit: Exit, stderr: &str) -> bool {
+        // It ends with the exit code of the task that failed: 127 is most likely a tool's that is
+        // not there.
+        let has_begun = stderr.lines().any(|line| record(line).is_some());
         // A backend that no plug-in brings.
-        python_is_broken(exit, stderr) || stderr.contains(r#" ERROR 'bare' :: error: "KeyError""#)
+        let lacks_backend = stderr.contains(r#" ERROR 'bare' :: error: "KeyError""#);
+        !has_begun && python_is_broken(exit, stderr) || lacks_backend
     }
 
     fn outputs(
@@ -386,6 +390,9 @@ mod tests {
             "2026-11-25 15:52:35.214 miniwdl-run ERROR 'bare' :: error: \"KeyError\", dir: \"/x\"";
         let exit = Exit { code: 2, signal: None };
         assert!(Miniwdl.is_broken(exit, backend) && !Miniwdl.is_broken(exit, broken));
+        let not_found = Exit { code: 127, signal: None };
+        assert!(Miniwdl.is_broken(not_found, "env: python3: not found\n"));
+        assert!(!Miniwdl.is_broken(not_found, FAILED));
     }
 
     #[test]

@@ -179,8 +179,9 @@ impl Engine for Nextflow {
         because(ended(self.name(), exit), cause(log))
     }
 
-    fn is_broken(&self, exit: Exit, _log: &str) -> bool {
-        is_not_started(exit)
+    fn is_broken(&self, exit: Exit, log: &str) -> bool {
+        // After its banner it may end with a process' exit code.
+        is_not_started(exit) && !log.contains("N E X T F L O W")
     }
 
     fn tasks(&self, order: &Order<'_>) -> (TaskLog, Box<dyn TaskParser>) {
@@ -426,6 +427,8 @@ mod tests {
     fn the_reason_is_the_process_s() {
         let log = include_str!("../../tests/logs/nextflow-failing.log");
         let told = Nextflow.failure(Exit { code: 1, signal: None }, log);
+        let not_found = Exit { code: 127, signal: None };
+        assert!(Nextflow.is_broken(not_found, "") && !Nextflow.is_broken(not_found, log));
         assert_eq!(
             told,
             "nextflow exited with code 1: Process `bad` terminated with an error exit status (7)"

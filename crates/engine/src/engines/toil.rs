@@ -13,7 +13,7 @@ use stepwes_core::task::EngineOutputs;
 use super::{
     Engine, Order, Results, TaskLog, TaskParser, because,
     cwltool::{LEFT, NETWORK, PROVENANCE, ROOT, workflow_argument},
-    ended, is_byte_code, is_not_started, last_line,
+    ended, is_byte_code, last_line,
     options::{
         self, AFRESH, ELSEWHERE, ENVIRONMENT, FOREIGN, INPUTS, LISTENER, NO_RUN, PLACES, RUNTIME,
         Rule, Rules,
@@ -602,8 +602,9 @@ impl Engine for ToilPython {
         failure("the workflow", exit, stderr)
     }
 
-    fn is_broken(&self, exit: Exit, _stderr: &str) -> bool {
-        is_not_started(exit)
+    fn is_broken(&self, _exit: Exit, _stderr: &str) -> bool {
+        // What is started is the interpreter itself: whatever it ends with is the workflow's.
+        false
     }
 
     fn tasks(&self, order: &Order<'_>) -> (TaskLog, Box<dyn TaskParser>) {
