@@ -373,10 +373,14 @@ def test_another_wes_keeps_the_files_and_run_prints_where(against, foreign):
     assert done.returncode == 1 and "does not list output files" in done.stderr and "hint:" in done.stderr
 
 
+# API Gateway's, for a function that ended without an answer.
+GAVE_UP = (500, {"message": "Internal Server Error"})
+
+
 def test_a_passing_failure_ends_nothing(against, foreign):
     busy = (503, {"msg": "busy"}, {"Retry-After": "0"})
     foreign.answers["POST", "/runs"] = [busy, busy, (200, {"run_id": "r1"})]
-    foreign.answers["GET", "/runs/r1/status"][1:1] = [breaks, busy, (502, b"bad gateway"), (429, b""), (504, b"")]
+    foreign.answers["GET", "/runs/r1/status"][1:1] = [breaks, busy, (502, b"bad gateway"), (429, b""), (504, b""), GAVE_UP]
     foreign.answers["GET", "/runs/r1"].insert(0, busy)
     done = against("run", "x.cwl")
     assert done.returncode == 0, done.stderr
@@ -387,12 +391,16 @@ def test_a_passing_failure_ends_nothing(against, foreign):
 
 
 def test_a_submission_that_may_have_arrived_is_repeated_only_under_a_key_of_ones_own(against, foreign):
+    foreign.answers["POST", "/runs"] = [GAVE_UP, (200, {"run_id": "r1"})]
+    done = against("submit", "x.cwl")
+    assert done.returncode == 1 and not done.stdout and "may have been submitted" in done.stderr
+    foreign.seen.clear()
     foreign.answers["POST", "/runs"] = [breaks, (504, b""), (200, {"run_id": "r1"})]
     done = against("submit", "x.cwl")
     (asked,) = foreign.asked("POST", "/runs")
     assert done.returncode == 1 and not done.stdout
     assert f"--idempotency-key {asked[0]['Idempotency-Key']}" in done.stderr
-    foreign.answers["POST", "/runs"] = [breaks, (504, b""), (200, {"run_id": "r1"})]
+    foreign.answers["POST", "/runs"] = [breaks, GAVE_UP, (200, {"run_id": "r1"})]
     assert against("submit", "x.cwl", "--idempotency-key", "mine").stdout == "r1\n"
     assert [headers["Idempotency-Key"] for headers, _ in foreign.asked("POST", "/runs")[1:]] == ["mine"] * 3
 

@@ -5,11 +5,12 @@ import collections
 import json
 import os
 import signal
+import subprocess
 import uuid
 
 import pytest
 import requests
-from conftest import TERMINAL, Wes, until, workflow
+from conftest import BIN, TERMINAL, Wes, until, workflow
 from stack import ROOT
 from test_counts import HELLO
 from test_faults import at_work, attempt, engine
@@ -319,3 +320,14 @@ def test_what_reconcile_cannot_deal_with_is_in_its_queue(wes, stack, gate):
 
     until(ended, "the run has ended")
     whole(stack, run_id, "QUEUED", "INITIALIZING", "RUNNING", "SYSTEM_ERROR")
+
+
+def test_stepwes_outlasts_functions_that_end_without_an_answer(wes, stack, tmp_path):
+    (tmp_path / "hello.cwl").write_bytes(HELLO)
+    meets = Meets(stack, "Status", ["throttled", 1, "lost", "late", "throttled", 1, "lost", "late"])
+    done = subprocess.run(
+        [BIN, "run", "hello.cwl", "--outdir", "out", "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env={"PATH": os.environ["PATH"], **wes.environment()},
+    )
+    assert done.returncode == 0 and json.loads(done.stdout)["state"] == "COMPLETE", done.stderr
+    meets.check()

@@ -315,6 +315,12 @@ impl Client {
             None => request.send().await.map_err(|error| self.unsent(error))?,
         };
         let status = response.status().as_u16();
+        if status == 500 {
+            let body = response.text().await.unwrap_or_default();
+            let again = gave_up(&body).then_some(Duration::ZERO);
+            let error = refused(StatusCode::INTERNAL_SERVER_ERROR, &body);
+            return Err(Failure { error, again, unsure: again.is_some() });
+        }
         if !matches!(status, 429 | 502 | 503 | 504) {
             return Ok(response);
         }
@@ -349,34 +355,7 @@ impl Client {
     /// The error that a server answered, in its own words.
     async fn refusal(&self, response: Response) -> anyhow::Error {
         let status = response.status();
-        let body = response.text().await.unwrap_or_default();
-        let message = serde_json::from_str::<Value>(&body)
-            .ok()
-            .and_then(|body| {
-                ["msg", "message", "detail"]
-                    .iter()
-                    .find_map(|key| body[*key].as_str().map(str::to_owned))
-            })
-            .unwrap_or_else(|| status.canonical_reason().unwrap_or("an error").to_owned());
-        match status {
-            StatusCode::UNAUTHORIZED => hint(
-                format!("the server wants credentials: {message}"),
-                "give --token (or STEPWES_TOKEN), --user NAME:PASSWORD (or STEPWES_USER), or --aws",
-            ),
-            // API Gateway's own words for credentials that its authorizer does not accept.
-            StatusCode::FORBIDDEN if message == "Forbidden" => hint(
-                "the server does not accept these credentials",
-                "check --token, --user or the AWS credentials: they may be wrong, revoked or expired",
-            ),
-            StatusCode::FORBIDDEN => hint(
-                format!("the server does not allow it: {message}"),
-                "check with whom the run, or the service, belongs",
-            ),
-            StatusCode::NOT_FOUND => {
-                hint(message, "`stepwes list` shows your runs; check --url as well")
-            }
-            _ => anyhow::anyhow!("{message} (HTTP {})", status.as_u16()),
-        }
+        refused(status, &response.text().await.unwrap_or_default())
     }
 
     /// An answer as JSON, and as what it should be.
@@ -673,6 +652,48 @@ fn segment(run_id: &str) -> String {
 }
 
 /// The last cause: what the operating system said.
+/// What an answer that is a refusal says, and what to do about it.
+fn refused(status: StatusCode, body: &str) -> anyhow::Error {
+    let message = serde_json::from_str::<Value>(body)
+        .ok()
+        .and_then(|body| {
+            ["msg", "message", "detail"]
+                .iter()
+                .find_map(|key| body[*key].as_str().map(str::to_owned))
+        })
+        .unwrap_or_else(|| status.canonical_reason().unwrap_or("an error").to_owned());
+    match status {
+        StatusCode::UNAUTHORIZED => hint(
+            format!("the server wants credentials: {message}"),
+            "give --token (or STEPWES_TOKEN), --user NAME:PASSWORD (or STEPWES_USER), or --aws",
+        ),
+        // API Gateway's own words for credentials that its authorizer does not accept.
+        StatusCode::FORBIDDEN if message == "Forbidden" => hint(
+            "the server does not accept these credentials",
+            "check --token, --user or the AWS credentials: they may be wrong, revoked or expired",
+        ),
+        StatusCode::FORBIDDEN => hint(
+            format!("the server does not allow it: {message}"),
+            "check with whom the run, or the service, belongs",
+        ),
+        StatusCode::NOT_FOUND => {
+            hint(message, "`stepwes list` shows your runs; check --url as well")
+        }
+        _ => anyhow::anyhow!("{message} (HTTP {})", status.as_u16()),
+    }
+}
+
+/// Whether a 500 is API Gateway's own, for a function that ended without an answer: at its time
+/// limit, or of memory. It may have done its work all the same, and another one may answer.
+/// <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-troubleshooting-lambda.html>
+fn gave_up(body: &str) -> bool {
+    let body = serde_json::from_str::<Value>(body).unwrap_or_default();
+    body["msg"].is_null()
+        && body["message"]
+            .as_str()
+            .is_some_and(|message| message.eq_ignore_ascii_case("Internal Server Error"))
+}
+
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(next) = cause.source() {
