@@ -135,7 +135,7 @@ pub fn restore_path(mut request: Request) -> Request {
 
 /// Keeps plain text byte for byte. lambda_http would decode it as UTF-8, and a log, or a piece of
 /// one that was cut by a range, need not be that; it sends as Base64 what names an encoding.
-fn keep_bytes(mut response: Response) -> Response {
+pub(crate) fn keep_bytes(mut response: Response) -> Response {
     let is_text = response
         .headers()
         .get(header::CONTENT_TYPE)

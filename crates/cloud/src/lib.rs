@@ -7,6 +7,8 @@ pub mod env;
 pub mod executions;
 pub mod http;
 pub mod lambda;
+pub mod lambda_events;
+pub mod object_version;
 pub mod objects;
 pub mod sdk;
 pub mod step;

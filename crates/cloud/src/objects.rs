@@ -67,7 +67,11 @@ impl ObjectError {
         }
     }
 
-    fn from_sdk<E>(operation: &'static str, key: &str, error: SdkError<E, HttpResponse>) -> Self
+    pub(crate) fn from_sdk<E>(
+        operation: &'static str,
+        key: &str,
+        error: SdkError<E, HttpResponse>,
+    ) -> Self
     where
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
@@ -87,6 +91,8 @@ pub struct Listed {
     pub key: String,
     /// Its size in bytes.
     pub size: u64,
+    /// Its ETag, without quotes.
+    pub etag: String,
 }
 
 /// What a JSON object turned out to be.
@@ -115,9 +121,9 @@ pub struct Download {
 /// The runs bucket.
 #[derive(Clone, Debug)]
 pub struct Objects {
-    client: Client,
+    pub(crate) client: Client,
     presigner: Client,
-    bucket: String,
+    pub(crate) bucket: String,
 }
 
 impl Objects {
@@ -126,6 +132,18 @@ impl Objects {
     #[must_use]
     pub fn new(client: Client, presigner: Client, bucket: impl Into<String>) -> Self {
         Self { client, presigner, bucket: bucket.into() }
+    }
+
+    /// Another bucket, by the same clients.
+    #[must_use]
+    pub fn in_bucket(&self, bucket: &str) -> Self {
+        Self { bucket: bucket.to_owned(), ..self.clone() }
+    }
+
+    /// The bucket's name.
+    #[must_use]
+    pub fn bucket(&self) -> &str {
+        &self.bucket
     }
 
     /// The `s3://` URL of a key.
@@ -276,7 +294,8 @@ impl Objects {
                 page.map_err(|error| ObjectError::from_sdk("ListObjectsV2", prefix, error))?;
             found.extend(page.contents.unwrap_or_default().into_iter().filter_map(|object| {
                 let size = object.size.and_then(|size| size.try_into().ok()).unwrap_or(0);
-                Some(Listed { key: object.key?, size })
+                let etag = object.e_tag.as_deref().map(unquoted).unwrap_or_default();
+                Some(Listed { key: object.key?, size, etag })
             }));
         }
         Ok(found)
@@ -344,8 +363,13 @@ impl Objects {
     }
 }
 
+/// An ETag without its quotes, as S3's events have it.
+pub(crate) fn unquoted(etag: &str) -> String {
+    etag.trim_matches('"').to_owned()
+}
+
 /// A body that breaks off is S3 not answering.
-async fn read(key: &str, body: ByteStream) -> Result<Bytes, ObjectError> {
+pub(crate) async fn read(key: &str, body: ByteStream) -> Result<Bytes, ObjectError> {
     match body.collect().await {
         Ok(content) => Ok(content.into_bytes()),
         Err(error) => Err(ObjectError::Unavailable {

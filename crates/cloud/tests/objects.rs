@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use stepwes_cloud::{
     executions,
+    object_version::{ObjectVersion, Read},
     objects::{Download, Limited, Listed, ObjectError},
 };
 use stepwes_core::step::ExecutionInput;
@@ -44,10 +45,36 @@ async fn listing_and_deleting_know_every_page_and_no_other_prefix() {
     world.put("ab", "x");
     let listed = world.objects.list("a/").await.expect("a listing");
     assert_eq!(listed.len(), 8);
-    assert_eq!(listed[7], Listed { key: "a/7&<".to_owned(), size: 2 });
+    let etag = listed[0].etag.clone();
+    assert_eq!(listed[7], Listed { key: "a/7&<".to_owned(), size: 2, etag });
     assert_eq!(world.objects.delete_prefix("a/").await.expect("deleted"), 8);
     assert_eq!(world.keys(), ["ab"]);
     assert_eq!(world.objects.delete_prefix("a/").await.expect("deleted"), 0);
+}
+
+#[tokio::test]
+async fn an_object_is_read_with_its_version() {
+    let world = World::new().await;
+    world.put("k", "one");
+    let objects = &world.objects;
+    let one = objects.version("k").await.expect("looked").expect("an object");
+    assert_eq!(one.version_id, None);
+    let found = Read::Found { content: "one".into(), version: one.clone() };
+    assert_eq!(objects.get_limited("k", 3).await.expect("read"), found);
+    assert_eq!(objects.get_limited("k", 2).await.expect("read"), Read::TooLarge { size: 3 });
+    // The same content, written again, is another version.
+    world.put("k", "one");
+    let again = objects.version("k").await.expect("looked").expect("an object");
+    assert_eq!(again.etag, one.etag);
+    assert_ne!(again.identity(), one.identity());
+    world.put("k", "two");
+    let two = objects.version("k").await.expect("looked").expect("an object");
+    assert_ne!(two.etag, one.etag);
+    assert_eq!(objects.get_limited("none", 3).await.expect("read"), Read::Missing);
+    assert_eq!(objects.version("none").await.expect("looked"), None);
+    assert_eq!(objects.in_bucket("other").version("k").await.expect("looked"), None);
+    let versioned = ObjectVersion { version_id: Some("v1".to_owned()), ..one };
+    assert_eq!(versioned.identity(), "v1");
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! The functions, set up as the template does it, for the embedded AWS.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use axum::Router;
 use chrono::TimeDelta;
@@ -17,12 +20,45 @@ use crate::{
     options::{ServeError, ServeOptions},
 };
 
-/// The functions that are invoked: by the state machine, by engine tasks, by the schedule.
+/// submit, whose engines become known while the server is there already.
+pub(crate) type Submit = Arc<RwLock<stepwes_submit::State>>;
+
+/// submit with these engines.
+pub(crate) fn submit(
+    aws: &Aws,
+    options: &ServeOptions,
+    resources: ResourceBounds,
+    engines: Engines,
+) -> stepwes_submit::State {
+    stepwes_submit::State::new(
+        aws,
+        stepwes_submit::Settings {
+            table: arn::TABLE.to_owned(),
+            bucket: arn::BUCKET.to_owned(),
+            state_machine_arn: arn::STATE_MACHINE.to_owned(),
+            engines,
+            schemes: stepwes_submit::Settings::SCHEMES.map(str::to_owned).to_vec(),
+            resources,
+            limits: stepwes_submit::Limits {
+                max_request_bytes: options.max_request_bytes,
+                ..stepwes_submit::Limits::default()
+            },
+            idempotency: TimeDelta::days(stepwes_submit::Settings::IDEMPOTENCY_DAYS.into()),
+            callers: options.callers(),
+            trigger_buckets: vec![arn::BUCKET.to_owned()],
+        },
+    )
+}
+
+/// The functions that are invoked: by the state machine, by engine tasks, by the schedule, by
+/// objects that land.
 pub(crate) fn invoked(
     aws: &Aws,
     options: &ServeOptions,
     resources: ResourceBounds,
+    submit: &Submit,
 ) -> Result<Functions, ServeError> {
+    let submit = Arc::clone(submit);
     let internal = |error: Box<dyn std::error::Error + Send + Sync>| ServeError::Internal(error);
     let advance = stepwes_advance::State::new(
         stepwes_advance::Settings {
@@ -87,6 +123,13 @@ pub(crate) fn invoked(
             }),
         )
         .with(
+            name::SUBMIT,
+            handler(move |event| {
+                let state = submit.read().unwrap_or_else(PoisonError::into_inner).clone();
+                async move { stepwes_submit::events::handle(&state, event).await }
+            }),
+        )
+        .with(
             name::REPORT,
             handler(move |request| {
                 let state = report.clone();
@@ -121,27 +164,12 @@ pub(crate) fn api(
     aws: &Aws,
     options: &ServeOptions,
     resources: ResourceBounds,
-    engines: Engines,
+    submit: &Submit,
     presign_url: &str,
 ) -> Router {
+    let submit = submit.read().unwrap_or_else(PoisonError::into_inner).clone();
+    let engines = submit.settings.engines.clone();
     let callers = options.callers();
-    let submit = stepwes_submit::State::new(
-        aws,
-        stepwes_submit::Settings {
-            table: arn::TABLE.to_owned(),
-            bucket: arn::BUCKET.to_owned(),
-            state_machine_arn: arn::STATE_MACHINE.to_owned(),
-            engines: engines.clone(),
-            schemes: stepwes_submit::Settings::SCHEMES.map(str::to_owned).to_vec(),
-            resources,
-            limits: stepwes_submit::Limits {
-                max_request_bytes: options.max_request_bytes,
-                ..stepwes_submit::Limits::default()
-            },
-            idempotency: TimeDelta::days(stepwes_submit::Settings::IDEMPOTENCY_DAYS.into()),
-            callers: callers.clone(),
-        },
-    );
     let mut settings =
         stepwes_status::Settings::new(arn::TABLE.to_owned(), arn::BUCKET.to_owned(), engines);
     settings.resources = resources;

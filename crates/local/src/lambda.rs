@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use axum::body::Body;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Response, StatusCode, request::Parts};
+use lambda_runtime::Diagnostic;
 use percent_encoding::percent_decode_str;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use stepwes_cloud::step::StepFailure;
 use stepwes_core::step::error_type;
 
 use crate::{
@@ -16,12 +16,14 @@ use crate::{
     aws_error::{AwsError, FUNCTION_ERROR, answer},
 };
 
-/// The names of the functions that are invoked; the API functions are behind the public port.
+/// The names of the functions that are invoked; the API functions are behind the public port, and
+/// submit is both.
 pub(crate) mod name {
     pub(crate) const ADVANCE: &str = "stepwes-advance";
     pub(crate) const COLLECT: &str = "stepwes-collect";
     pub(crate) const RECONCILE: &str = "stepwes-reconcile";
     pub(crate) const REPORT: &str = "stepwes-report";
+    pub(crate) const SUBMIT: &str = "stepwes-submit";
 }
 
 const PATH: &str = "/2015-03-31/functions/";
@@ -44,12 +46,13 @@ pub(crate) type Handler =
 pub(crate) struct Functions(BTreeMap<&'static str, Handler>);
 
 /// A function of a typed event and answer, as the Lambda runtime would run it.
-pub(crate) fn handler<E, O, F, A>(function: F) -> Handler
+pub(crate) fn handler<E, O, X, F, A>(function: F) -> Handler
 where
     E: DeserializeOwned,
     O: Serialize,
+    X: Into<Diagnostic> + 'static,
     F: Fn(E) -> A + Send + Sync + 'static,
-    A: Future<Output = Result<O, StepFailure>> + Send + 'static,
+    A: Future<Output = Result<O, X>> + Send + 'static,
 {
     Arc::new(move |event| {
         let internal = |what: &str, error: serde_json::Error| FunctionError {
@@ -66,10 +69,10 @@ where
             match done {
                 Ok(output) => serde_json::to_value(output)
                     .map_err(|error| internal("the answer cannot be written", error)),
-                Err(failure) => Err(FunctionError {
-                    error_type: failure.error_type().to_owned(),
-                    error_message: failure.to_string(),
-                }),
+                Err(failure) => {
+                    let Diagnostic { error_type, error_message } = failure.into();
+                    Err(FunctionError { error_type, error_message })
+                }
             }
         })
     })

@@ -1,10 +1,15 @@
-//! `aws.sqlite`: what the embedded AWS must still know after `kill -9`: executions, ECS tasks and
-//! temporary credentials.
+//! `aws.sqlite`: what the embedded AWS must still know after `kill -9`: executions, ECS tasks,
+//! temporary credentials, and which objects EventBridge has told of.
 //!
 //! SQLite in WAL mode with `synchronous = NORMAL`: a killed process loses nothing, a power cut may
 //! lose the last moments but never corrupts. [`crate::s3`] says what holds of the objects.
 
-use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -53,6 +58,10 @@ CREATE TABLE IF NOT EXISTS temporary_credentials (
     access_key TEXT PRIMARY KEY,
     credential TEXT NOT NULL,
     expires_at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS told_objects (
+    key TEXT PRIMARY KEY,
+    version TEXT NOT NULL
 ) WITHOUT ROWID;
 ";
 
@@ -368,6 +377,48 @@ impl Ledger {
                 }
             }
             Ok(credentials)
+        })
+        .await
+    }
+}
+
+impl Ledger {
+    /// The objects that EventBridge has told of: their keys, and the version of each.
+    pub(crate) async fn told_objects(&self) -> Result<HashMap<String, String>, LedgerError> {
+        self.call(|db| {
+            let mut query = db.prepare("SELECT key, version FROM told_objects")?;
+            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Records that EventBridge has told of a version of an object.
+    pub(crate) async fn add_told_object(
+        &self,
+        key: String,
+        version: String,
+    ) -> Result<(), LedgerError> {
+        self.call(move |db| {
+            db.prepare_cached(
+                "INSERT INTO told_objects VALUES (?1, ?2)
+                 ON CONFLICT DO UPDATE SET version = excluded.version",
+            )?
+            .execute([key, version])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Forgets objects that are gone.
+    pub(crate) async fn forget_told_objects(&self, keys: Vec<String>) -> Result<(), LedgerError> {
+        self.call(move |db| {
+            let db = db.transaction()?;
+            for key in keys {
+                db.prepare_cached("DELETE FROM told_objects WHERE key = ?1")?.execute([key])?;
+            }
+            db.commit()?;
+            Ok(())
         })
         .await
     }

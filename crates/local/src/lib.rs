@@ -8,6 +8,9 @@
 //! the next one of the same folder; whatever was under way when a server was killed goes on when
 //! the next one starts.
 //!
+//! Of EventBridge, S3's `Object Created` events are embedded: what lands in the runs bucket, by S3 or
+//! by hand, is told to submit.
+//!
 //! Only what stepwes uses is embedded. Anything else is refused, naming operation and field, as is
 //! a state machine that would need it.
 
@@ -20,6 +23,7 @@ mod credentials;
 mod dynamodb;
 mod ecs;
 mod engines;
+mod events;
 mod folder;
 mod functions;
 mod gateway;

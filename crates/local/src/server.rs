@@ -18,7 +18,10 @@ use serde_json::json;
 use stepwes_cloud::{Aws, aws::Endpoint, http::Caller};
 use stepwes_core::{RunId, RunState, SystemClock, task::env};
 use stepwes_store::RunStore;
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, mpsc},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -29,6 +32,7 @@ use crate::{
     dynamodb::{self, DynamoDb},
     ecs::{Definition, Ecs},
     engines::{self, FoundEngine, SearchPath},
+    events,
     folder::Folder,
     functions,
     gateway::Gateway,
@@ -159,9 +163,10 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
     let keys = Arc::new(Credentials::new());
     keys.add(&principals.service.access_key_id, &principals.service.secret_access_key);
     let counted = Arc::clone(&calls);
+    let (landed, landing) = mpsc::unbounded_channel();
     let hooks = Hooks {
         on_call: Some(Arc::new(move |operation| counted.enter(Service::S3, operation))),
-        on_created: None,
+        on_created: Some(events::hook(landed)),
     };
     let s3 = S3Endpoint::open(&dir.join("s3"), &[arn::BUCKET], Arc::clone(&keys), hooks)
         .map_err(|error| unusable(dir.join("s3"), error))?;
@@ -176,7 +181,9 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
 
     let capacity = Capacity::of(&dir).map_err(internal)?;
     let resources = functions::bounds(&options, capacity);
-    let functions = Arc::new(functions::invoked(&aws, &options, resources)?);
+    let submit = functions::submit(&aws, &options, resources, known);
+    let submit = Arc::new(RwLock::new(submit));
+    let functions = Arc::new(functions::invoked(&aws, &options, resources, &submit)?);
     let definition = Definition {
         environment: task_environment(&options, &internal_url, &principals, &search),
         dir: dir.clone(),
@@ -187,6 +194,7 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
         stop_timeout: options.stop_timeout,
     };
     let ecs = Ecs::load(Arc::clone(&ledger), definition, life.clone()).await.map_err(in_ledger)?;
+    let events_ledger = Arc::clone(&ledger);
     let definition = states::run_machine().map_err(|error| ServeError::Internal(error.into()))?;
     let states = States::load(
         definition,
@@ -216,7 +224,7 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
     });
     let presign_host = url.strip_prefix("http://").unwrap_or_default();
     let public = Arc::new(Public {
-        router: RwLock::new(functions::api(&aws, &options, resources, known, &url)),
+        router: RwLock::new(functions::api(&aws, &options, resources, &submit, &url)),
         s3,
         ecs: Arc::clone(&ecs),
         authorizer,
@@ -245,12 +253,26 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
         }
     });
     spawn_timers(&life, &functions, &calls, dynamodb, &options, &reconcile_now);
+    // Nothing is started while everything is being stopped.
+    if slots > 0 {
+        let told = events_ledger.told_objects().await.map_err(in_ledger)?;
+        let watch = events::Watch::new(
+            events_ledger,
+            told,
+            public.s3.clone(),
+            functions,
+            Arc::clone(&calls),
+        );
+        life.spawn(watch.run(landing));
+    }
     if found.iter().any(engines::is_askable) {
         let (aws, options) = (aws.clone(), options.clone());
         ask_for_versions(found, search, &life, &public, move |found, url| {
             // The options were good when the server started.
             let known = engines::engines(found, &options).ok()?;
-            Some(functions::api(&aws, &options, resources, known, url))
+            let known = functions::submit(&aws, &options, resources, known);
+            *submit.write().unwrap_or_else(PoisonError::into_inner) = known;
+            Some(functions::api(&aws, &options, resources, &submit, url))
         });
     }
     Ok(Server {

@@ -1,8 +1,13 @@
-//! submit: takes a RunRequest, creates the run exactly once and starts its execution.
+//! submit: takes a RunRequest, creates the run exactly once and starts its execution. RunRequests
+//! come through the API, as files that are dropped into the runs bucket, and from triggers.
 
 mod body;
+mod event;
+pub mod events;
+mod rejection;
 mod settings;
 mod submission;
+mod triggers;
 
 use std::sync::Arc;
 
@@ -23,8 +28,10 @@ use stepwes_store::RunStore;
 use tracing::Instrument as _;
 
 pub use body::{Submission, read};
+pub use event::{EventFailure, REJECTED};
 pub use settings::{Limits, Settings};
 pub use submission::{IdempotencyKey, ReceivedAttachment, submit};
+pub use triggers::Triggers;
 
 /// What the function works with.
 #[derive(Clone)]
@@ -41,6 +48,8 @@ pub struct State {
     pub clock: Arc<dyn Clock>,
     /// Makes run ids.
     pub ids: Arc<dyn IdGenerator>,
+    /// The triggers as they were last read.
+    pub triggers: Arc<Triggers>,
 }
 
 impl State {
@@ -55,6 +64,7 @@ impl State {
             settings: Arc::new(settings),
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
+            triggers: Arc::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The Lambda function submit.
 
-use stepwes_cloud::{Aws, lambda};
-use stepwes_submit::{Settings, State, router};
+use stepwes_cloud::{Aws, lambda, lambda_events};
+use stepwes_submit::{Settings, State, events, router};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -9,5 +9,6 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 async fn main() -> Result<(), Error> {
     lambda::init_tracing()?;
     let state = State::new(&Aws::from_env().await?, Settings::from_env()?);
-    lambda::run_api(router(state)).await
+    let of_events = |event| Box::pin(events::handle(&state, event));
+    lambda_events::run_api_and_events(router(state.clone()), of_events).await
 }

@@ -28,6 +28,8 @@ pub struct Settings {
     pub idempotency: TimeDelta,
     /// How callers are known ([`Callers::from_env`]).
     pub callers: Callers,
+    /// The buckets whose new objects may start runs (`STEPWES_TRIGGER_BUCKETS`, comma-separated).
+    pub trigger_buckets: Vec<String>,
 }
 
 /// How large a request may be.
@@ -101,6 +103,7 @@ impl Settings {
             },
             idempotency: TimeDelta::days(days.into()),
             callers: Callers::from_env()?,
+            trigger_buckets: env::list("STEPWES_TRIGGER_BUCKETS"),
         })
     }
 }

@@ -44,6 +44,13 @@ const MAX_KEY_BYTES: usize = 255;
 pub struct IdempotencyKey(String);
 
 impl IdempotencyKey {
+    /// The key of what an event tells, by a digest that identifies it. No caller can send it: it
+    /// has a blank.
+    #[must_use]
+    pub fn of_event(digest: &str) -> Self {
+        Self(format!("event {digest}"))
+    }
+
     /// Reads the `Idempotency-Key` header.
     ///
     /// # Errors
@@ -143,7 +150,11 @@ pub async fn submit(
 
 /// What would not fit where it is kept. The sizes of fields and attachments have been looked at
 /// while they came in.
-fn check_limits(request: &RunRequest, attachments: usize, limits: &Limits) -> Result<(), ApiError> {
+pub(crate) fn check_limits(
+    request: &RunRequest,
+    attachments: usize,
+    limits: &Limits,
+) -> Result<(), ApiError> {
     if attachments > limits.max_attachments {
         return Err(too_many_attachments(limits));
     }

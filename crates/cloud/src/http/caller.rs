@@ -174,6 +174,12 @@ impl Callers {
         }
     }
 
+    /// The owner of every run, where callers are not told apart.
+    #[must_use]
+    pub fn everybody(&self) -> Option<String> {
+        (self.mode == Mode::None).then(|| Caller::anonymous().owner)
+    }
+
     /// The caller of that name and those groups.
     #[must_use]
     pub fn caller(&self, owner: String, groups: &[impl AsRef<str>]) -> Caller {

@@ -54,12 +54,22 @@ pub(crate) enum Fault {
 
 #[derive(Default)]
 struct Inner {
+    /// By their keys; those of other buckets than [`BUCKET`] by `/<bucket>/<key>`.
     objects: BTreeMap<String, (Bytes, String)>,
+    /// How often each was put.
+    versions: BTreeMap<String, u32>,
     starts: Vec<(String, Value)>,
     ended_executions: Vec<String>,
     stops: Vec<String>,
     faults: HashMap<String, (usize, Fault)>,
     vanishing: Vec<String>,
+}
+
+impl Inner {
+    fn put(&mut self, key: &str, content: Bytes, content_type: String) {
+        *self.versions.entry(key.to_owned()).or_default() += 1;
+        self.objects.insert(key.to_owned(), (content, content_type));
+    }
 }
 
 /// One AWS, and the clients of it.
@@ -185,7 +195,12 @@ impl World {
 
     /// Puts an object.
     pub(crate) fn put(&self, key: &str, content: impl Into<Bytes>) {
-        self.lock().objects.insert(key.to_owned(), (content.into(), "x/y".to_owned()));
+        self.lock().put(key, content.into(), "x/y".to_owned());
+    }
+
+    /// Takes an object away.
+    pub(crate) fn take(&self, key: &str) {
+        self.lock().objects.remove(key);
     }
 
     /// The executions that were asked for: name and input.

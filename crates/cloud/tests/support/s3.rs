@@ -1,5 +1,7 @@
 //! S3 as far as the API functions use it, on a map.
 
+use std::hash::{Hash as _, Hasher as _};
+
 use axum::{
     body::Body,
     response::{IntoResponse as _, Response},
@@ -27,13 +29,17 @@ pub(super) fn operation(method: &Method, uri: &Uri) -> &'static str {
 }
 
 pub(super) fn serve(inner: &mut Inner, operation: &str, parts: &Parts, body: Bytes) -> Response {
-    let key = parts.uri.path().strip_prefix(&format!("/{BUCKET}/")).unwrap_or_default();
-    let key = percent_decode_str(key).decode_utf8().expect("a UTF-8 key").into_owned();
+    let path = percent_decode_str(parts.uri.path()).decode_utf8().expect("a UTF-8 key");
+    let key = path.strip_prefix(&format!("/{BUCKET}/")).map_or_else(
+        // Of another bucket.
+        || path.to_string(),
+        str::to_owned,
+    );
     let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
     match operation {
         "PutObject" => {
             let content_type = header(header::CONTENT_TYPE).unwrap_or_default().to_owned();
-            inner.objects.insert(key, (body, content_type));
+            inner.put(&key, body, content_type);
             StatusCode::OK.into_response()
         }
         "DeleteObject" => {
@@ -47,16 +53,27 @@ pub(super) fn serve(inner: &mut Inner, operation: &str, parts: &Parts, body: Byt
                 (StatusCode::NOT_FOUND, body).into_response()
             }
             Some((content, content_type)) => {
+                let etag = etag(content);
+                let version = inner.versions.get(&key).copied().unwrap_or_default();
+                let modified = format!("Mon, 01 Jan 2026 00:00:{version:02} GMT");
+                let told = [(header::ETAG, etag), (header::LAST_MODIFIED, modified)];
                 let range = header(header::RANGE).map(|range| parse(range, content.len()));
                 let content = range.clone().map_or(content.clone(), |range| content.slice(range));
                 let status =
                     if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
                 let length = [(header::CONTENT_LENGTH, content.len().to_string())];
                 let content_type = [(header::CONTENT_TYPE, content_type.clone())];
-                (status, length, content_type, Body::from(content)).into_response()
+                (status, told, length, content_type, Body::from(content)).into_response()
             }
         },
     }
+}
+
+/// An ETag with its quotes: another one for another content.
+fn etag(content: &Bytes) -> String {
+    let mut hash = std::hash::DefaultHasher::new();
+    content.hash(&mut hash);
+    format!("\"{:016x}\"", hash.finish())
 }
 
 fn parse(range: &str, len: usize) -> std::ops::Range<usize> {
@@ -86,8 +103,9 @@ fn list(inner: &mut Inner, query: &str) -> Response {
     for (key, (content, _)) in found.by_ref().take(PAGE) {
         last = escaped(key);
         contents.push_str(&format!(
-            "<Contents><Key>{last}</Key><Size>{}</Size></Contents>",
-            content.len()
+            "<Contents><Key>{last}</Key><Size>{}</Size><ETag>{}</ETag></Contents>",
+            content.len(),
+            etag(content).replace('"', "&quot;")
         ));
     }
     let more = if found.peek().is_some() {

@@ -17,6 +17,7 @@ mod checksum;
 mod copy;
 mod error;
 mod journal;
+mod landing;
 mod listing;
 mod meta;
 mod multipart;
@@ -32,6 +33,7 @@ mod upload;
 mod walk;
 
 pub use access::{CallHook, Credentials, TemporaryCredential};
+pub use landing::{Present, place_of, present_below};
 pub use policy::{Policy, PolicyError};
 
 use axum::body::Body;
@@ -112,6 +114,7 @@ pub enum OpenError {
 #[derive(Debug, Clone)]
 pub struct S3Endpoint {
     service: S3Service,
+    store: Arc<store::Store>,
     uploads: Arc<multipart::Uploads>,
 }
 
@@ -129,11 +132,12 @@ impl S3Endpoint {
     ) -> Result<Self, OpenError> {
         let store = Arc::new(store::Store::open(root, buckets)?);
         let uploads = Arc::new(multipart::Uploads::new(Arc::clone(&store)));
-        let operations = ops::Operations::new(store, Arc::clone(&uploads), hooks.on_created);
+        let operations =
+            ops::Operations::new(Arc::clone(&store), Arc::clone(&uploads), hooks.on_created);
         let mut builder = S3ServiceBuilder::new(operations);
         builder.set_auth(access::Auth(Arc::clone(&credentials)));
         builder.set_access(access::Access { credentials, on_call: hooks.on_call });
-        Ok(Self { service: builder.build(), uploads })
+        Ok(Self { service: builder.build(), store, uploads })
     }
 
     /// Removes multipart uploads that nobody went on with for seven days. What cannot be removed is

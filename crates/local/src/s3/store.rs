@@ -49,7 +49,8 @@ pub(super) const CHUNK: usize = 128 * 1024;
 pub(super) struct Store {
     root: PathBuf,
     buckets: BTreeMap<String, PathBuf>,
-    journal: Arc<Journal>,
+    /// None where the folder is only looked at.
+    journal: Option<Arc<Journal>>,
     /// Held while names change; the newest modification time given to an object.
     tree: Mutex<SystemTime>,
 }
@@ -108,19 +109,19 @@ impl Store {
         }
         let (left, by_another_boot) = journal::left(&kept).map_err(in_folder(&kept))?;
         let journal = Journal::begin(&kept, left.clone()).map_err(in_folder(&kept))?;
+        let journal = Arc::new(journal);
         let store = Self {
             root,
             buckets: folders,
-            journal: Arc::new(journal),
+            journal: Some(Arc::clone(&journal)),
             tree: Mutex::new(UNIX_EPOCH),
         };
         if by_another_boot {
             store.restore(&left).map_err(|error| OpenError::Journal(error.into()))?;
         }
         if !left.is_empty() {
-            store.journal.clear().map_err(in_folder(&kept))?;
+            journal.clear().map_err(in_folder(&kept))?;
         }
-        let journal = Arc::clone(&store.journal);
         std::thread::Builder::new()
             .name("stepwes-s3-journal".to_owned())
             .spawn(move || journal.clear_until_closed())
@@ -154,6 +155,17 @@ impl Store {
             self.settle(&bucket, &key, staged, Version { stamp, meta }, None)?;
         }
         Ok(())
+    }
+
+    /// One bucket of a folder, to look at; nothing is made or removed.
+    pub(super) fn existing(root: &Path, bucket: &str) -> Self {
+        let folders = BTreeMap::from([(bucket.to_owned(), root.join(bucket))]);
+        Self {
+            root: root.to_owned(),
+            buckets: folders,
+            journal: None,
+            tree: Mutex::new(UNIX_EPOCH),
+        }
     }
 
     /// Where files are written before they become objects.
@@ -291,7 +303,7 @@ impl Store {
     }
 
     /// The stamp of the object's file as it is now.
-    fn present(&self, bucket: &str, path: &KeyPath) -> StoreResult<Option<Stamp>> {
+    pub(super) fn present(&self, bucket: &str, path: &KeyPath) -> StoreResult<Option<Stamp>> {
         let Some(place) = self.place(bucket, path)? else {
             return Ok(None);
         };
@@ -346,7 +358,7 @@ impl Store {
                 changed.pop();
             }
         }
-        self.journal.wait(position).context("write the journal of", &self.root)?;
+        self.journal()?.wait(position).context("write the journal of", &self.root)?;
         Ok(Committed { stamp, meta })
     }
 
@@ -358,7 +370,12 @@ impl Store {
         bytes: &[u8],
     ) -> StoreResult<Position> {
         let record = Record { bucket: bucket.to_owned(), key: key.to_owned(), object };
-        self.journal.append(&record, bytes).context("write the journal of", &self.root)
+        self.journal()?.append(&record, bytes).context("write the journal of", &self.root)
+    }
+
+    fn journal(&self) -> StoreResult<&Journal> {
+        let none = || io::Error::other("the folder is only looked at");
+        self.journal.as_deref().ok_or_else(none).context("write the journal of", &self.root)
     }
 
     /// Moves a file to its place and describes it. Gives its folder, and how many were made for it.
@@ -559,7 +576,9 @@ pub(super) fn matches(condition: &ETagCondition, etag: &str) -> bool {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        self.journal.close();
+        if let Some(journal) = &self.journal {
+            journal.close();
+        }
     }
 }
 

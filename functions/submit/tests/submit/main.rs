@@ -5,6 +5,7 @@ mod events;
 mod failures;
 mod garbage;
 mod idempotency;
+mod landed;
 mod rejected;
 #[path = "../../../../crates/cloud/tests/support/mod.rs"]
 mod support;
@@ -36,6 +37,7 @@ fn settings() -> Settings {
         limits: Limits::default(),
         idempotency: TimeDelta::days(7),
         callers: Callers::by_jwt(),
+        trigger_buckets: vec!["lab-data".to_owned(), BUCKET.to_owned()],
     }
 }
 
@@ -53,14 +55,19 @@ fn routes(world: &World) -> Router {
 }
 
 fn routes_with(world: &World, limits: Limits) -> Router {
-    router(State {
+    router(state(world, Settings { limits, ..settings() }))
+}
+
+fn state(world: &World, settings: Settings) -> State {
+    State {
         store: world.store.clone(),
         objects: world.objects.clone(),
         executions: world.executions.clone(),
-        settings: Arc::new(Settings { limits, ..settings() }),
+        settings: Arc::new(settings),
         clock: world.clock.clone(),
         ids: world.ids.clone(),
-    })
+        triggers: Arc::default(),
+    }
 }
 
 /// A multipart body under the boundary `x`.
