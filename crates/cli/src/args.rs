@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Token(TokenArgs),
     /// List the workflow engines of this machine, or install some
     Engines(EnginesArgs),
+    /// Say which objects that land in a bucket start which run
+    Trigger(TriggerArgs),
 }
 
 /// Which WES server, and as whom.
@@ -444,4 +446,86 @@ pub(crate) enum Installable {
     Toil,
     /// Snakemake
     Snakemake,
+}
+
+/// `stepwes trigger`.
+#[derive(Debug, Args)]
+pub(crate) struct TriggerArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: TriggerCommand,
+}
+
+/// What can be done with triggers.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TriggerCommand {
+    /// Check a trigger's file and put it where the service reads it
+    Add(TriggerAddArgs),
+    /// List the triggers that there are
+    List(TriggerListArgs),
+    /// Remove a trigger
+    Remove(TriggerRemoveArgs),
+    /// Show what an object would start
+    Test(TriggerTestArgs),
+}
+
+/// Where a service keeps its triggers.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TriggerPlace {
+    /// The folder of `stepwes serve`, whether a server runs there or not [default: .stepwes]
+    #[arg(long, value_name = "DIR", help_heading = "Service", conflicts_with = "bucket")]
+    pub(crate) dir: Option<PathBuf>,
+    /// The runs bucket of a deployed stack, reached with the AWS credentials of the environment
+    #[arg(long, value_name = "BUCKET", help_heading = "Service")]
+    pub(crate) bucket: Option<String>,
+    /// Print JSON instead of text
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+}
+
+/// `stepwes trigger add`.
+#[derive(Debug, Args)]
+pub(crate) struct TriggerAddArgs {
+    /// The trigger: a YAML or JSON file
+    pub(crate) file: PathBuf,
+    /// The trigger's name [default: the file's, without its extension]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Put it in the place of the trigger that has its name
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// The service.
+    #[command(flatten)]
+    pub(crate) place: TriggerPlace,
+}
+
+/// `stepwes trigger list`.
+#[derive(Debug, Args)]
+pub(crate) struct TriggerListArgs {
+    /// The service.
+    #[command(flatten)]
+    pub(crate) place: TriggerPlace,
+}
+
+/// `stepwes trigger remove`.
+#[derive(Debug, Args)]
+pub(crate) struct TriggerRemoveArgs {
+    /// The trigger's name
+    pub(crate) name: String,
+    /// The service.
+    #[command(flatten)]
+    pub(crate) place: TriggerPlace,
+}
+
+/// `stepwes trigger test`.
+#[derive(Debug, Args)]
+pub(crate) struct TriggerTestArgs {
+    /// The object, there or not: s3://BUCKET/KEY, or a key of the runs bucket
+    pub(crate) object: String,
+    /// Ask this trigger's file instead of those that there are
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// The service.
+    #[command(flatten)]
+    pub(crate) place: TriggerPlace,
 }

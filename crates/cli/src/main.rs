@@ -51,6 +51,7 @@ fn main() -> ExitCode {
             Command::Info(args) => commands::info::info(args).await,
             Command::Token(args) => commands::token::token(args).await,
             Command::Engines(args) => commands::engines::engines(args).await,
+            Command::Trigger(args) => commands::trigger::trigger(args).await,
         }
     });
     runtime.shutdown_background();
