@@ -182,6 +182,7 @@ def built_stack(request, folder, **parameters):
     """A stack with these parameters, to be deployed; without what it needs the test is skipped."""
     if "stack" not in targets(request.config):
         pytest.skip("only of the deployed stack: `make package`, then --target stack")
+    parameters = {"TriggerBuckets": "lab-data", **parameters}
     stack = Stack(folder, engine=BIN.with_name("stepwes-engine"), **parameters)
     if missing := stack.missing():
         pytest.skip("; ".join(missing))

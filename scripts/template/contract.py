@@ -27,7 +27,7 @@ NOT_IN_AWS = {
 # Of every function: its own log, and tracing.
 EVERY_FUNCTION = {"logs:CreateLogStream", "logs:PutLogEvents", "xray:PutTelemetryRecords", "xray:PutTraceSegments"}
 # What Lambda and not the code calls: a failed invocation's event goes to the queue.
-BY_LAMBDA = {"reconcile": {"sqs:SendMessage"}}
+BY_LAMBDA = {name: {"sqs:SendMessage"} for name in ("reconcile", "submit")}
 
 # What Step Functions calls for a resource of the machine
 # (https://docs.aws.amazon.com/step-functions/latest/dg/service-integration-iam-templates.html).
@@ -78,6 +78,9 @@ REFUSED = [
     ({"InputBuckets": "s3://data"}, "InputBuckets"),
     ({"InputBuckets": ",".join(["abc"] * 9)}, "InputBuckets"),
     ({"InputBuckets": ",".join(["a" * 63] * 3)}, "InputBuckets"),
+    ({"TriggerBuckets": "s3://data"}, "TriggerBuckets"),
+    ({"TriggerBuckets": ",".join(["abc"] * 17)}, "TriggerBuckets"),
+    ({"RejectedDays": "0"}, "RejectedDays"),
     ({"UrlSchemes": "http,file"}, "UrlSchemes"),
     ({"MaxAttempts": "4"}, "MaxAttempts"),
     ({"RunTimeoutSeconds": "864001"}, "RunTimeoutSeconds"),
@@ -95,6 +98,7 @@ TAKEN = [
     {"TaskCpu": "256", "TaskMemory": "512"},
     {"TaskCpu": "16384", "TaskMemory": "122880"},
     {"InputBuckets": ",".join(f"bucket-{number}-of-eight" for number in range(8))},
+    {"TriggerBuckets": ",".join(f"bucket-{number}-of-sixteen" for number in range(16))},
     {"ReconcileSchedule": "rate(1 hour)"},
     {"AuthMode": "iam", "AdminGroup": "111122223333:role/Admins"},
     NETWORK | {"AssignPublicIp": "ENABLED"},
@@ -230,6 +234,33 @@ def machine(stack):
     resource = stack.template["Resources"]["RunMachine"]["Properties"]
     substitutions = set(resource["DefinitionSubstitutions"])
     yield from both("the state machine's substitutions", set(re.findall(r"\$\{(\w+)\}", text)), substitutions)
+
+
+def events_in(stack):
+    """The prefixes of the runs bucket that submit is told of, may read and may write are those that the code names."""
+    prefixes = dict(re.findall(r'pub const (\w+): &str = "(\w+/)"', code(ROOT / "crates/core/src/keys.rs")))
+    rules = stack.of_type("AWS::Events::Rule")
+    told = [each["prefix"] for each in rules["DroppedRule"]["EventPattern"]["detail"]["object"]["key"]]
+    yield from both("what is dropped", {prefixes["SUBMIT"], prefixes["TRIGGERS"]}, set(told))
+    buckets = stack.parameters["TriggerBuckets"]
+    watched = rules["TriggerRule"]["EventPattern"]["detail"]["bucket"]["name"] if buckets else []
+    yield from both("what triggers look at", set(filter(None, buckets.split(","))), set(watched))
+    read, written, deleted = set(), set(), set()
+    for statement in stack.statements("SubmitRole"):
+        below = {resource.split(":::", 1)[1] for resource in as_list(statement["Resource"]) if ":s3:::" in resource}
+        read |= below if "s3:GetObject" in as_list(statement["Action"]) else set()
+        written |= below if "s3:PutObject" in as_list(statement["Action"]) else set()
+        deleted |= below if "s3:DeleteObject" in as_list(statement["Action"]) else set()
+    runs = stack._name("RunsBucket")
+    expected = {f"{runs}/{prefixes[name]}*" for name in ("SUBMIT", "TRIGGERS")} | {f"{name}/*" for name in watched}
+    yield from both("what submit reads", expected, read)
+    expected = {f"{runs}/requests/*", f"{runs}/{prefixes['REJECTED']}*"}
+    yield from both("what submit writes", expected, written)
+    yield from both("what submit deletes", expected, deleted)
+    bucket, = stack.of_type("AWS::S3::Bucket").values()
+    kept = {rule.get("Prefix") for rule in bucket["LifecycleConfiguration"]["Rules"]}
+    if prefixes["REJECTED"] not in kept:
+        yield "reports on what was refused are kept for ever"
 
 
 def stream(stack):
@@ -418,7 +449,7 @@ def problems(template, sources):
     yield from parameters(template)
     for what, given in VARIANTS.items():
         stack = Stack(given, template)
-        found = [variables(stack, sources), image(stack), permissions(stack, sources), routes(stack, sources), table(stack)]
+        found = [variables(stack, sources), image(stack), permissions(stack, sources), routes(stack, sources), table(stack), events_in(stack)]
         if stack.conditions["OnInstances"]:
             found.append(instances.problems(stack))
         if stack.conditions["Publishes"]:

@@ -21,7 +21,7 @@ CHECKOV = {
     "CKV_AWS_27": "SQS by KMS: the queues are encrypted by SQS's own keys (SqsManagedSseEnabled), which the check does not know",
     "CKV_AWS_65": "Container Insights: charged by the metric and hour; an operator who wants it switches it on for the account",
     "CKV_AWS_115": "concurrency by function: what it reserves is taken from the account's other functions; steps that are throttled are tried again",
-    "CKV_AWS_116": "DLQ by function: only reconcile is invoked asynchronously, and has one (EventInvokeConfig), as have its rules",
+    "CKV_AWS_116": "DLQ by function: only reconcile and submit are invoked asynchronously, and have one (EventInvokeConfig), as have their rules",
     "CKV_AWS_117": "functions in a VPC: they call AWS only, and would need endpoints or a NAT gateway, idle or not",
     "CKV_AWS_119": "DynamoDB by a customer's key: encrypted by AWS's key for DynamoDB; a key of one's own costs each month and request",
     "CKV_AWS_158": "logs by a customer's key: encrypted by CloudWatch's own; no log holds a secret",

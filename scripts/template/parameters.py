@@ -39,6 +39,10 @@ PATTERNS = {
         [("abc", {}), ("lab.data,other-1", {})],
         ["ab", "Data", "data/", "data,", "a,b", "-ab", "s3://data", "data, other", "arn:aws:s3:::data"],
     ),
+    "TriggerBuckets": (
+        [("", {}), ("lab.data,other-1", {})],
+        ["ab", "Data", "data/", "data,", "a,b", "s3://data", "data, other", ",".join(["bucket"] * 17)],
+    ),
     "UrlSchemes": ([("s3", {}), ("https, s3", {})], ["", "ftp", "s3,", "HTTP", "http s3"]),
     "JwtIssuer": ([("https://id.example.org/realms/x", JWT | {"AuthMode": "jwt"})], ["id.example.org", "https://", "http://id.example.org"]),
     "JwtAudience": ([("wes,other", JWT | {"AuthMode": "jwt"})], ["wes, other", ",", "wes,", " "]),

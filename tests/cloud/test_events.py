@@ -4,9 +4,11 @@ there, once for one that is complete, which no event may change."""
 import json
 
 import pytest
+import requests
 from conftest import Wes
+from credentials import SigV4
 from runtime_api import Function
-from stack import ROOT
+from stack import ROOT, ROOT_KEY
 
 EVENTS = ROOT / "events"
 FILES = sorted(path.relative_to(EVENTS).as_posix() for path in EVENTS.glob("*/*.json"))
@@ -35,6 +37,14 @@ API = {
     "submit/run-workflow-json.json": (200, 200),
     "submit/run-workflow-multipart.json": (200, 200),
     "submit/run-workflow-unsupported.json": (415, 415),
+}
+# Events of S3, and the name of the error with which the function ends where nothing of it is there.
+LANDED = {
+    "submit/object-created-pair-r1.json": None,
+    "submit/object-created-pair-r2.json": None,
+    "submit/object-created-run-request.json": None,
+    "submit/object-created-trigger.json": None,
+    "submit/object-deleted.json": "Stepwes.Internal",
 }
 
 
@@ -84,16 +94,50 @@ def read(name, run_id=None, owner=None):
     return event
 
 
+def landed(stack, name):
+    """An event of S3, as if it were of the stack's bucket."""
+    event = read(name)
+    if event["detail"]["bucket"]["name"] == "stepwes-runs":
+        event["detail"]["bucket"]["name"] = stack.outputs["RunsBucketName"]
+    return event
+
+
 def body(answer):
     return json.loads(answer["body"]) if answer["body"] else None
 
 
 def test_every_event_is_tried():
     api = {name for name in FILES if name.split("/")[0] in ("cancel", "status", "submit")}
-    assert api == set(API) and len(FILES) > len(api)
+    assert api == set(API) | set(LANDED) and len(FILES) > len(api)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", sorted(LANDED))
+def test_an_event_of_an_object_that_is_gone(stack, functions, name):
+    kind, answer = functions("submit")(landed(stack, name))
+    if LANDED[name]:
+        assert (kind, answer["errorType"]) == ("error", LANDED[name]), answer
+    else:
+        assert kind == "response" and set(answer) == {"nothing"}, answer
+
+
+def test_an_object_that_is_there_makes_one_run_however_often_it_is_told_of(stack, functions):
+    event = landed(stack, "submit/object-created-run-request.json")
+    request = {"workflow_type": "CWL", "workflow_type_version": "v1.2", "workflow_url": "http://127.0.0.1:9/a.cwl"}
+    event["detail"]["object"]["key"] = key = "submit/ada/told.run.json"
+    url = f"{stack.endpoint}/{event['detail']['bucket']['name']}/{key}"
+    assert requests.put(url, json=request, auth=SigV4("s3", *ROOT_KEY), timeout=60).ok
+    kind, answer = functions("submit")(event)
+    assert kind == "response", answer
+    (run,) = answer["runs"]
+    assert stack.item(run["run_id"])["owner"]["S"] == "ada"
+    assert functions("submit")(event) == (kind, answer)
+    assert requests.put(url, json={}, auth=SigV4("s3", *ROOT_KEY), timeout=60).ok
+    kind, answer = functions("submit")(event)
+    assert (kind, answer["errorType"]) == ("error", "Stepwes.Rejected"), answer
+    assert f"rejected/{key}.json" in stack.objects("rejected/")
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name not in LANDED])
 def test_an_event_of_an_unknown_run(functions, name):
     function = name.split("/")[0]
     kind, answer = functions(function)(read(name))
@@ -114,7 +158,7 @@ def test_an_event_of_an_unknown_run(functions, name):
         assert kind == "error" and answer["errorType"] == "Stepwes.RunNotFound", answer
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [name for name in FILES if name not in LANDED])
 def test_an_event_of_a_complete_run_changes_nothing(stack, functions, complete, name):
     run_id, owner = complete
     before = stack.item(run_id)
