@@ -4,6 +4,7 @@ use std::{cell::RefCell, collections::HashMap};
 
 use chrono::DateTime;
 use stepwes_core::{
+    resources::Resources,
     run::{RequestSummary, Run, RunId},
     run_state::{Refusal, RunEvent, RunState},
     task::{ReportAction, ReportRequest},
@@ -96,6 +97,7 @@ impl Item {
             token: (self.attempt > 0).then(|| token(self.attempt)),
             task_arn: self.holder.map(arn),
             summary: RequestSummary::default(),
+            resources: Resources::default(),
             created_at: DateTime::UNIX_EPOCH,
             updated_at: DateTime::UNIX_EPOCH,
             start_time: None,
@@ -226,6 +228,7 @@ pub(crate) fn existing(
         run_id: id(own),
         owner: String::new(),
         summary: RequestSummary::default(),
+        resources: Resources::default(),
         idempotency: Some(Idempotency {
             key: "key".to_owned(),
             fingerprint: String::new(),
