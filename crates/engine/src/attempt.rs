@@ -31,6 +31,7 @@ use crate::{
     logs::Shipper,
     outputs::{self, Outputs},
     process::{self, Ended, Job},
+    reachable,
     report::{Reporter, ScopedCredentials, task_arn},
     stage,
     stop::Stop,
@@ -569,16 +570,22 @@ fn names_of(variables: &[(OsString, OsString)]) -> Vec<String> {
 
 /// What an engine that succeeded wrote to its standard output.
 async fn read_object(engine: &dyn Engine, stdout: &Path) -> Result<Vec<u8>, Failure> {
-    let size = tokio::fs::metadata(stdout).await.map_or(0, |data| data.len());
-    if size > MAX_OUTPUT_OBJECT {
+    let read = async {
+        let file = tokio::fs::File::from_std(reachable::open(stdout)?);
+        let mut object = Vec::new();
+        file.take(MAX_OUTPUT_OBJECT + 1).read_to_end(&mut object).await?;
+        Ok(object)
+    };
+    let object = read
+        .await
+        .map_err(|error: std::io::Error| Failure::local("reading the engine's output", &error))?;
+    if object.len() as u64 > MAX_OUTPUT_OBJECT {
         return Err(Failure::Request(format!(
             "{}'s output object is larger than {MAX_OUTPUT_OBJECT} bytes",
             engine.name()
         )));
     }
-    tokio::fs::read(stdout)
-        .await
-        .map_err(|error| Failure::local("reading the engine's output", &error))
+    Ok(object)
 }
 
 /// Refuses a result that is larger than those who read it take.
@@ -614,7 +621,7 @@ fn broken(engine: &dyn Engine, what: &str) -> Failure {
 
 /// The last `most` bytes of a file.
 async fn read_end(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
-    let mut file = tokio::fs::File::open(path).await?;
+    let mut file = tokio::fs::File::from_std(reachable::open(path)?);
     let length = file.metadata().await?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(most))).await?;
     let mut end = Vec::new();

@@ -1,7 +1,6 @@
 //! A part of a file as an HTTP body: read once, in small pieces, and hashed on its way out.
 
 use std::{
-    fs::File,
     io::{self, Seek as _, SeekFrom},
     path::PathBuf,
     pin::Pin,
@@ -16,6 +15,8 @@ use http_body::{Body, Frame, SizeHint};
 use sha1::{Digest as _, Sha1};
 use tokio::io::{AsyncReadExt as _, Take};
 use tokio_util::io::ReaderStream;
+
+use crate::reachable;
 
 /// How much is read at once, in bytes: what an upload holds in memory.
 const PIECE: usize = 128 * 1024;
@@ -94,7 +95,7 @@ impl Body for PartBody {
             return Poll::Ready(None);
         }
         if let Source::Closed { path, offset } = &self.source {
-            let opened = File::open(path).and_then(|mut file| {
+            let opened = reachable::open(path).and_then(|mut file| {
                 file.seek(SeekFrom::Start(*offset))?;
                 Ok(file)
             });

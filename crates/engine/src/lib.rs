@@ -16,6 +16,7 @@ mod lend;
 mod logs;
 mod outputs;
 mod process;
+mod reachable;
 mod report;
 mod stage;
 mod stop;

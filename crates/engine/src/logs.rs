@@ -26,6 +26,7 @@ use crate::{
     bucket::Bucket,
     engines::{TaskLog, TaskParser},
     error::Failure,
+    reachable,
     workdir::disk_is_full,
 };
 
@@ -257,7 +258,7 @@ impl Stream {
 
 /// Reads at most `most` bytes of a file from `offset` on.
 async fn read_from(path: &Path, offset: u64, most: u64) -> std::io::Result<Vec<u8>> {
-    let mut file = File::open(path).await?;
+    let mut file = File::from_std(reachable::open(path)?);
     let length = file.metadata().await?.len().saturating_sub(offset).min(most);
     let mut piece = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
     if length > 0 {

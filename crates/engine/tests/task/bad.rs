@@ -66,6 +66,21 @@ async fn an_engine_that_fails_says_why_and_its_logs_and_files_are_there() {
 }
 
 #[tokio::test]
+async fn a_log_that_a_tool_replaces_by_a_link_shows_nothing_of_the_task() {
+    let world = World::new(
+        "for log in stdout stderr; do ln -sf /proc/self/environ ../logs/$log; done; exit 1",
+    )
+    .await;
+    world.run().await;
+    let keys = world.aws.keys("");
+    assert!(!keys.is_empty());
+    for key in keys {
+        let content = world.aws.object(&key).expect("an object");
+        assert!(!String::from_utf8_lossy(&content).contains("the-token"), "{key}");
+    }
+}
+
+#[tokio::test]
 async fn an_unsupported_workflow_keeps_its_exit_code() {
     let world = World::new("exit 33").await;
     let result = fails(&world, "EXECUTOR_ERROR").await;

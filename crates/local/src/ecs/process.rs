@@ -424,7 +424,7 @@ mod tests {
         let given = niceness(&fs::read_to_string(program.folder.join("stat")).expect("written"));
         assert_eq!(given, (own + NICENESS).min(19));
         // Others may set theirs only ten times a second.
-        if Path::new("/proc/self/autogroup").exists() && nix::unistd::geteuid().is_root() {
+        if Path::new("/proc/self/autogroup").exists() && rustix::process::geteuid().is_root() {
             let group = fs::read_to_string(program.folder.join("group")).expect("written");
             assert!(group.trim_end().ends_with(" nice 10"), "{group}");
         }
