@@ -43,10 +43,13 @@ async fn describe(client: &Client, name: &str) -> DescribeExecutionOutput {
 #[tokio::test]
 async fn starting_an_execution_again_is_harmless_while_it_runs_and_refused_otherwise() {
     let folder = tempfile::tempdir().expect("a folder");
-    let rig = serve(&hold(folder.path(), "pipe")).await;
+    let begun = folder.path().join("begun");
+    let script = format!(": > '{}'; {}", begun.display(), hold(folder.path(), "pipe"));
+    let rig = serve(&script).await;
     let client = rig.server.aws().sfn();
     // Its execution runs for as long as its engine is held.
     let run = submit(rig.server.url()).await;
+    until("the start of its task", || async { begun.exists() }).await;
     let first = start(&client, &run, &input(&run)).await.expect("started before");
     let again = start(&client, &run, &input(&run)).await.expect("started before");
     assert!((first - again).abs() < f64::EPSILON);
