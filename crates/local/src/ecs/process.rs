@@ -2,7 +2,7 @@
 //! and gone to the last one when the task has stopped.
 
 use std::{
-    ffi::{CStr, OsStr, OsString},
+    ffi::{OsStr, OsString},
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read as _},
     os::{
@@ -16,14 +16,11 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open},
-    sys::{
-        signal::{Signal, kill},
-        stat::Mode,
-    },
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    sys::signal::{Signal, kill},
     unistd::{Pid, getpid, getsid, setsid, write},
 };
-use rustix::process::{Resource, nice, setrlimit};
+use rustix::process::{Resource, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -33,11 +30,6 @@ use crate::process_limits;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long a started process may take to say its pid, which is the first thing it does.
 const PID_PATIENCE: Duration = Duration::from_secs(2);
-/// How far a task steps back when the processors are busy (`nice`), and its session with it where
-/// sessions are what the kernel divides them among (`autogroup` in sched(7)): who asks for a state,
-/// or submits a run, is answered however many engines are at work.
-const NICENESS: i32 = 10;
-const AUTOGROUP: &CStr = c"/proc/self/autogroup";
 /// How long the kernel may take to end killed processes before it is logged and left.
 const DEATH_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -118,8 +110,8 @@ pub(crate) fn start(program: &Program) -> io::Result<Child> {
         .stderr(log);
     let files = process_limits::files_of_children();
     // SAFETY: between fork and exec only async-signal-safe calls are allowed: setsid, getpid, write,
-    // fcntl, nice, open and setrlimit are, and nothing here allocates. The descriptor is open: `alive`
-    // lives until after the spawn.
+    // fcntl and setrlimit are, and nothing here allocates. The descriptor is open: `alive` lives
+    // until after the spawn.
     unsafe {
         command.pre_exec(move || {
             setsid()?;
@@ -131,13 +123,6 @@ pub(crate) fn start(program: &Program) -> io::Result<Child> {
             }
             // Kept across exec, and with it the lock.
             fcntl(alive, FcntlArg::F_SETFD(FdFlag::empty()))?;
-            nice(NICENESS)?;
-            // Not there on every kernel, and for users only so many times a second.
-            if let Ok(autogroup) =
-                open(AUTOGROUP, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
-            {
-                let _ = write(autogroup, b"10");
-            }
             if let Some(files) = files {
                 setrlimit(Resource::Nofile, files)?;
             }
@@ -409,27 +394,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_task_steps_back_when_the_processors_are_busy() {
-        let niceness = |stat: &str| {
-            let (_, fields) = stat.rsplit_once(") ").expect("a name");
-            fields.split(' ').nth(16).and_then(|field| field.parse::<i32>().ok()).expect("a number")
-        };
-        let folder = tempfile::tempdir().expect("a folder");
-        let program =
-            program(folder.path(), "cat /proc/$$/stat > stat; cat /proc/self/autogroup > group");
-        let mut child = start(&program).expect("started");
-        child.wait().expect("ended");
-        let own = niceness(&fs::read_to_string("/proc/self/stat").expect("told"));
-        let given = niceness(&fs::read_to_string(program.folder.join("stat")).expect("written"));
-        assert_eq!(given, (own + NICENESS).min(19));
-        // Others may set theirs only ten times a second.
-        if Path::new("/proc/self/autogroup").exists() && rustix::process::geteuid().is_root() {
-            let group = fs::read_to_string(program.folder.join("group")).expect("written");
-            assert!(group.trim_end().ends_with(" nice 10"), "{group}");
-        }
-    }
-
     #[tokio::test]
     async fn a_process_is_found_by_its_lock_and_by_nothing_else() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -438,7 +402,8 @@ mod tests {
         fs::create_dir(&program.folder).expect("made");
         fs::write(program.folder.join(file::ALIVE), "").expect("written");
         assert_eq!(find(&program.folder, None).expect("looked"), Found::NeverStarted);
-        nix::unistd::mkfifo(&program.folder.join("fifo"), Mode::S_IRWXU).expect("made");
+        nix::unistd::mkfifo(&program.folder.join("fifo"), nix::sys::stat::Mode::S_IRWXU)
+            .expect("made");
         let mut child = start(&program).expect("started");
         let pid = i32::try_from(child.id()).expect("a pid");
         let Found::Alive(process) = find(&program.folder, None).expect("looked") else {
