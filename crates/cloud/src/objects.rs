@@ -15,7 +15,10 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use crate::sdk::{BoxError, passes};
+use crate::{
+    object_version::Read,
+    sdk::{BoxError, passes},
+};
 
 /// How long a presigned URL lives at most. One signed by a Lambda dies with its role's session
 /// anyhow, so they are handed out short-lived and fresh.
@@ -237,22 +240,12 @@ impl Objects {
         key: &str,
         max: u64,
     ) -> Result<Limited<T>, ObjectError> {
-        let answer = self.client.get_object().bucket(&self.bucket).key(key).send().await;
-        let object = match answer {
-            Ok(object) => object,
-            Err(SdkError::ServiceError(answer))
-                if matches!(answer.err(), GetObjectError::NoSuchKey(_)) =>
-            {
-                return Ok(Limited::Missing);
-            }
-            Err(error) => return Err(ObjectError::from_sdk("GetObject", key, error)),
+        let content = match self.get_limited(key, max).await? {
+            Read::Missing => return Ok(Limited::Missing),
+            Read::TooLarge { size } => return Ok(Limited::TooLarge { size }),
+            Read::Found { content, .. } => content,
         };
-        let size = object.content_length().and_then(|size| u64::try_from(size).ok());
-        if let Some(size) = size.filter(|size| *size > max) {
-            return Ok(Limited::TooLarge { size });
-        }
-        let text = read(key, object.body).await?;
-        serde_json::from_slice(&text)
+        serde_json::from_slice(&content)
             .map(Limited::Found)
             .map_err(|source| ObjectError::Codec { key: key.to_owned(), source })
     }

@@ -1,6 +1,9 @@
 //! Which workflow types and engines a service has.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -280,6 +283,27 @@ impl Engines {
         }
         all
     }
+}
+
+/// How much of a script [`python_of_script`] needs, in bytes: some are wrapped in a line of shell.
+pub const SCRIPT_HEAD: u64 = 1024;
+
+/// The interpreter that a Python script names in its first lines. Not resolved: a virtual
+/// environment's interpreter is a link out of it.
+#[must_use]
+pub fn python_of_script(head: &[u8]) -> Option<PathBuf> {
+    let head = String::from_utf8_lossy(head);
+    let mut words = head
+        .strip_prefix("#!")?
+        .lines()
+        .take(3)
+        .flat_map(str::split_whitespace)
+        .map(|word| Path::new(word.trim_matches(['"', '\''])));
+    words.find(|path| path.is_absolute() && names_python(path)).map(Path::to_owned)
+}
+
+fn names_python(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("python"))
 }
 
 /// The distinct names, in their order.

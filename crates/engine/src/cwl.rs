@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Map, Value, json};
-use stepwes_core::task::{MAX_OUTPUT_DEPTH, OUTDIR_SCHEME};
+use stepwes_core::task::{EngineOutputs, MAX_OUTPUT_DEPTH, OUTDIR_SCHEME};
 use url::Url;
 
 use crate::{bucket::Uploaded, outputs::Outputs};
@@ -30,7 +30,7 @@ enum Place {
 ///
 /// # Errors
 /// A sentence naming the output that does not exist or is not in `outdir`.
-pub(crate) fn map(mut object: Value, outdir: &Path, uploaded: &Outputs) -> Result<Value, String> {
+fn map(mut object: Value, outdir: &Path, uploaded: &Outputs) -> Result<Value, String> {
     match object {
         // What an engine says that has nothing to say.
         Value::Null => return Ok(json!({})),
@@ -39,6 +39,21 @@ pub(crate) fn map(mut object: Value, outdir: &Path, uploaded: &Outputs) -> Resul
     }
     Mapper { outdir, uploaded }.value(&mut object, 0)?;
     Ok(object)
+}
+
+/// Reads what a CWL runner prints, and maps it.
+///
+/// # Errors
+/// A sentence for whoever wrote the workflow; see [`map`].
+pub(crate) fn outputs(
+    runner: &str,
+    stdout: &[u8],
+    outdir: &Path,
+    uploaded: &Outputs,
+) -> Result<EngineOutputs, String> {
+    let object = serde_json::from_slice(stdout)
+        .map_err(|error| format!("{runner}'s standard output is not an output object: {error}"))?;
+    map(object, outdir, uploaded).map(|object| EngineOutputs::Cwl { object })
 }
 
 /// The File of that path below the output directory, when it was uploaded.

@@ -10,14 +10,12 @@ use std::{
     time::Duration,
 };
 
-use stepwes_core::engines::{Engines, KNOWN, Known};
+use stepwes_core::engines::{Engines, KNOWN, Known, SCRIPT_HEAD, python_of_script};
 
 use crate::options::{ServeError, ServeOptions};
 
 /// How long `--version` may take: engines in Python start slowly on a cold disk.
 const PROBE_LIMIT: Duration = Duration::from_secs(60);
-/// How much of a script is read to find its interpreter: some are wrapped in a line of shell.
-const SCRIPT_HEAD: u64 = 1024;
 /// How much of Nextflow's launcher is read to find its version.
 const LAUNCHER_HEAD: u64 = 16 * 1024;
 
@@ -158,8 +156,7 @@ fn installed_version(known: &Known, program: &Path) -> Option<String> {
 
 /// Reads `NXF_VER=${NXF_VER:-'24.10.0'}`.
 fn launcher_version(launcher: &Path) -> Option<String> {
-    let mut head = Vec::new();
-    File::open(launcher).ok()?.take(LAUNCHER_HEAD).read_to_end(&mut head).ok()?;
+    let head = head(launcher, LAUNCHER_HEAD)?;
     let head = String::from_utf8_lossy(&head);
     let (_, rest) = head.split_once("NXF_VER:-")?;
     let version = rest.trim_start_matches(['\'', '"']);
@@ -198,26 +195,15 @@ fn python_version(distribution: &str, program: &Path) -> Option<String> {
     )
 }
 
-/// The interpreter that a script names in its first lines. Not resolved: a virtual environment's
-/// interpreter is a link out of it.
 fn interpreter(script: &Path) -> Option<PathBuf> {
+    python_of_script(&head(script, SCRIPT_HEAD)?)
+}
+
+/// The first bytes of a file.
+fn head(path: &Path, most: u64) -> Option<Vec<u8>> {
     let mut head = Vec::new();
-    File::open(script).ok()?.take(SCRIPT_HEAD).read_to_end(&mut head).ok()?;
-    let head = String::from_utf8_lossy(&head);
-    let mut words = head
-        .strip_prefix("#!")?
-        .lines()
-        .take(3)
-        .flat_map(str::split_whitespace)
-        .map(|word| word.trim_matches(['"', '\'']));
-    let word = words.find(|word| {
-        word.starts_with('/')
-            && Path::new(word)
-                .file_name()
-                .and_then(OsStr::to_str)
-                .is_some_and(|name| name.starts_with("python"))
-    })?;
-    Some(PathBuf::from(word))
+    File::open(path).ok()?.take(most).read_to_end(&mut head).ok()?;
+    Some(head)
 }
 
 /// The package folders of a Python installation.

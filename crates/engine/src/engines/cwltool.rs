@@ -147,10 +147,6 @@ impl Engine for Cwltool {
         "CWL"
     }
 
-    fn program(&self) -> &'static str {
-        "cwltool"
-    }
-
     fn installation(&self) -> &'static str {
         "run `stepwes engines install cwltool`, or `pip install cwltool` and put it on the service's PATH; `stepwes engines` shows which engines are found"
     }
@@ -161,13 +157,7 @@ impl Engine for Cwltool {
         let mut command = vec![self.program().to_owned()];
         let bare = has(&["--no-container"]) || order.container == Container::None;
         if !has(&["--no-container"]) {
-            let runtime = match order.container {
-                Container::Docker => None,
-                Container::Podman => Some("--podman"),
-                Container::Singularity => Some("--singularity"),
-                Container::None => Some("--no-container"),
-            };
-            command.extend(runtime.map(str::to_owned));
+            command.extend(container_option(order.container));
         }
         // A log is no terminal.
         if !has(&["--enable-color", "--disable-color"]) {
@@ -189,13 +179,7 @@ impl Engine for Cwltool {
     }
 
     fn failure(&self, exit: Exit, stderr: &str) -> String {
-        let what = match exit {
-            Exit { signal: None, code: UNSUPPORTED } => {
-                format!("cwltool exited with code {UNSUPPORTED} (unsupported feature)")
-            }
-            exit => ended(self.name(), exit),
-        };
-        because(what, cwltool_log::cause(stderr))
+        because(ended_as_cwltool(self.name(), exit), cwltool_log::cause(stderr))
     }
 
     fn is_broken(&self, exit: Exit, stderr: &str) -> bool {
@@ -208,14 +192,32 @@ impl Engine for Cwltool {
         outdir: &Path,
         uploaded: &Outputs,
     ) -> Result<EngineOutputs, String> {
-        let object = serde_json::from_slice(stdout).map_err(|error| {
-            format!("cwltool's standard output is not an output object: {error}")
-        })?;
-        cwl::map(object, outdir, uploaded).map(|object| EngineOutputs::Cwl { object })
+        cwl::outputs(self.name(), stdout, outdir, uploaded)
     }
 
     fn tasks(&self, _order: &Order<'_>) -> (TaskLog, Box<dyn TaskParser>) {
         (TaskLog::Stderr, Box::<CwltoolTasks>::default())
+    }
+}
+
+/// The option by which cwltool, and Toil as well, runs containers so; Docker is its default.
+pub(super) fn container_option(container: Container) -> Option<String> {
+    let option = match container {
+        Container::Docker => return None,
+        Container::Podman => "--podman",
+        Container::Singularity => "--singularity",
+        Container::None => "--no-container",
+    };
+    Some(option.to_owned())
+}
+
+/// How a runner ended whose exit codes are cwltool's.
+pub(super) fn ended_as_cwltool(runner: &str, exit: Exit) -> String {
+    match exit {
+        Exit { signal: None, code: UNSUPPORTED } => {
+            format!("{runner} exited with code {UNSUPPORTED} (unsupported feature)")
+        }
+        exit => ended(runner, exit),
     }
 }
 

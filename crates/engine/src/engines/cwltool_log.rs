@@ -10,25 +10,13 @@ use chrono::{DateTime, Utc};
 use nix::sys::signal::Signal;
 use stepwes_core::task::Task;
 
-use super::TaskParser;
-
-/// The longest cause, in characters.
-const MAX_CAUSE: usize = 500;
+use super::{
+    MAX_CAUSE, TaskParser, shortened,
+    tasks::{MAX_COMMAND, MAX_MESSAGES, MAX_TASKS, MAX_TEXT, end_all},
+};
 
 /// How many lines after an error's first are taken for a part of it.
 const MAX_ERROR_LINES: usize = 6;
-
-/// The longest command line that is read, in bytes.
-const MAX_COMMAND: usize = 64 * 1024;
-
-/// The most jobs that are kept: a tool can write what looks like a job.
-const MAX_TASKS: usize = 50_000;
-
-/// How much text of jobs is kept, in bytes.
-const MAX_TEXT: usize = 8 * 1024 * 1024;
-
-/// The most messages that are kept of one job.
-const MAX_MESSAGES: usize = 20;
 
 /// cwltool writes ` \` and the next line's indentation between the arguments of a command.
 const BETWEEN_ARGUMENTS: &str = " \\\n    ";
@@ -38,9 +26,6 @@ const SHELL: &str = "/bin/sh \\\n    -c \\\n    ";
 
 /// How a job's last message starts.
 const COMPLETED: &str = "completed ";
-
-/// What is said of a job whose end was not logged.
-const ENDED_WITH_ENGINE: &str = "the engine ended before it said how this job did";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
@@ -159,10 +144,7 @@ pub(super) fn cause(stderr: &str) -> Option<String> {
     let cause = exited.or(error).or(consequence).or(last)?;
     // Whoever reads this is not at cwltool's command line.
     let cause = cause.replace(", try again with --debug for more information", "");
-    Some(match cause.char_indices().nth(MAX_CAUSE) {
-        Some((end, _)) => format!("{}…", &cause[..end]),
-        None => cause,
-    })
+    Some(shortened(&cause, MAX_CAUSE))
 }
 
 /// Makes tasks of cwltool's `[job …]` records.
@@ -308,11 +290,7 @@ impl TaskParser for CwltoolTasks {
 
     fn end(&mut self, at: DateTime<Utc>) {
         self.end_command();
-        for task in self.tasks.iter_mut().filter(|task| task.end_time.is_none()) {
-            task.end_time = Some(at);
-            task.system_logs.push(ENDED_WITH_ENGINE.to_owned());
-            self.revision += 1;
-        }
+        self.revision += end_all(&mut self.tasks, at);
     }
 
     fn tasks(&self) -> &[Task] {

@@ -3,14 +3,12 @@
 use std::{
     collections::HashMap,
     ffi::OsString,
-    fs::File,
     io::Read as _,
-    os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
 };
 
 use chrono::{DateTime, Local, NaiveDateTime, Utc};
-use nix::fcntl::OFlag;
 use serde_json::{Map, Value};
 use stepwes_core::task::{EngineOutputs, Task};
 
@@ -20,7 +18,7 @@ use super::{
     python_is_broken,
     tasks::{MAX_COMMAND, TaskTable},
 };
-use crate::{container::Container, outputs::Outputs, process::Exit, wdl};
+use crate::{container::Container, outputs::Outputs, process::Exit, reachable, wdl};
 
 /// `miniwdl run`.
 pub(super) struct Miniwdl;
@@ -79,10 +77,6 @@ impl Engine for Miniwdl {
 
     fn workflow_type(&self) -> &'static str {
         "WDL"
-    }
-
-    fn program(&self) -> &'static str {
-        "miniwdl"
     }
 
     fn installation(&self) -> &'static str {
@@ -310,13 +304,11 @@ impl TaskParser for MiniwdlTasks {
 }
 
 /// Reads a text file below `root`, unless it is longer than a command line that is kept. A task may
-/// have put a link in its place, to what it cannot read itself.
+/// have put a link in the place of a folder above it, too.
 fn read_below(root: &Path, path: &Path) -> Option<String> {
-    let no_wait = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let file = File::options().read(true).custom_flags(no_wait.bits()).open(path).ok()?;
+    let file = reachable::open(path).ok()?;
     let real = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
-    let data = file.metadata().ok()?;
-    if !real.starts_with(root) || !data.is_file() || data.len() > MAX_COMMAND as u64 {
+    if !real.starts_with(root) || file.metadata().ok()?.len() > MAX_COMMAND as u64 {
         return None;
     }
     let mut text = String::new();

@@ -28,10 +28,10 @@ use crate::{container::Container, outputs::Outputs, process::Exit};
 /// Every engine that a task can run; `stepwes_core::engines::KNOWN` says it to the service.
 const ENGINES: [&dyn Engine; 7] = [
     &cwltool::Cwltool,
-    &toil::ToilCwl,
+    &toil::Toil::Cwl,
     &miniwdl::Miniwdl,
-    &toil::ToilWdl,
-    &toil::ToilPython,
+    &toil::Toil::Wdl,
+    &toil::Toil::Python,
     &snakemake::Snakemake,
     &nextflow::Nextflow,
 ];
@@ -133,7 +133,9 @@ pub(crate) trait Engine: Sync {
     fn workflow_type(&self) -> &'static str;
 
     /// The program to look for on `PATH`.
-    fn program(&self) -> &'static str;
+    fn program(&self) -> &'static str {
+        self.name()
+    }
 
     /// How a person installs it: completes "… is not installed: ".
     fn installation(&self) -> &'static str;

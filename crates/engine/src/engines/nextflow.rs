@@ -115,10 +115,6 @@ impl Engine for Nextflow {
         "NFL"
     }
 
-    fn program(&self) -> &'static str {
-        "nextflow"
-    }
-
     fn installation(&self) -> &'static str {
         "install it with Java as https://docs.seqera.io/nextflow/install says, and put it on the service's PATH; `stepwes engines` shows which engines are found"
     }

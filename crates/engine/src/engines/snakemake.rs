@@ -208,10 +208,6 @@ impl Engine for Snakemake {
         "SMK"
     }
 
-    fn program(&self) -> &'static str {
-        "snakemake"
-    }
-
     fn installation(&self) -> &'static str {
         "run `stepwes engines install snakemake`, or `pip install snakemake` and put it on the service's PATH; `stepwes engines` shows which engines are found"
     }

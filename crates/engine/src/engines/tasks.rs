@@ -6,16 +6,16 @@ use chrono::{DateTime, Utc};
 use stepwes_core::task::Task;
 
 /// The most tasks that are kept: a workflow can write what looks like one.
-const MAX_TASKS: usize = 50_000;
+pub(super) const MAX_TASKS: usize = 50_000;
 
 /// How much text of tasks is kept, in bytes.
-const MAX_TEXT: usize = 8 * 1024 * 1024;
+pub(super) const MAX_TEXT: usize = 8 * 1024 * 1024;
 
 /// The longest command line that is kept, in bytes.
 pub(super) const MAX_COMMAND: usize = 64 * 1024;
 
 /// The most messages that are kept of one task.
-const MAX_MESSAGES: usize = 20;
+pub(super) const MAX_MESSAGES: usize = 20;
 
 /// What is said of a task whose end was not logged.
 const ENDED_WITH_ENGINE: &str = "the engine ended before it said how this job did";
@@ -100,11 +100,7 @@ impl TaskTable {
 
     /// The engine has ended: so has every task.
     pub(super) fn end_all(&mut self, at: DateTime<Utc>) {
-        for task in self.tasks.iter_mut().filter(|task| task.end_time.is_none()) {
-            task.end_time = Some(at);
-            task.system_logs.push(ENDED_WITH_ENGINE.to_owned());
-            self.revision += 1;
-        }
+        self.revision += end_all(&mut self.tasks, at);
     }
 
     pub(super) fn tasks(&self) -> &[Task] {
@@ -122,6 +118,17 @@ impl TaskTable {
         }
         fits
     }
+}
+
+/// Ends every task that has not ended; gives their number.
+pub(super) fn end_all(tasks: &mut [Task], at: DateTime<Utc>) -> u64 {
+    let mut ended = 0;
+    for task in tasks.iter_mut().filter(|task| task.end_time.is_none()) {
+        task.end_time = Some(at);
+        task.system_logs.push(ENDED_WITH_ENGINE.to_owned());
+        ended += 1;
+    }
+    ended
 }
 
 #[cfg(test)]

@@ -8,12 +8,17 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use stepwes_core::task::EngineOutputs;
+use stepwes_core::{
+    engines::{SCRIPT_HEAD, python_of_script},
+    task::EngineOutputs,
+};
 
 use super::{
     Engine, Order, Results, TaskLog, TaskParser, because,
-    cwltool::{LEFT, NETWORK, PROVENANCE, ROOT, workflow_argument},
-    ended, is_byte_code, last_line,
+    cwltool::{
+        LEFT, NETWORK, PROVENANCE, ROOT, container_option, ended_as_cwltool, workflow_argument,
+    },
+    is_byte_code, last_line,
     options::{
         self, AFRESH, ELSEWHERE, ENVIRONMENT, FOREIGN, INPUTS, LISTENER, NO_RUN, PLACES, RUNTIME,
         Rule, Rules,
@@ -23,29 +28,21 @@ use super::{
 };
 use crate::{container::Container, cwl, outputs::Outputs, process::Exit, wdl};
 
-/// `toil-cwl-runner`.
-pub(super) struct ToilCwl;
-
-/// `toil-wdl-runner`.
-pub(super) struct ToilWdl;
-
-/// A workflow in Python by Toil's library.
-pub(super) struct ToilPython;
-
-const NAME: &str = "toil";
-const INSTALLATION: &str = "run `stepwes engines install toil`, or `pip install 'toil[cwl,wdl,aws]'` and put it on the service's PATH; `stepwes engines` shows which engines are found";
+/// Toil, by the workflow type that it runs.
+pub(super) enum Toil {
+    /// `toil-cwl-runner`.
+    Cwl,
+    /// `toil-wdl-runner`.
+    Wdl,
+    /// A workflow in Python by Toil's library.
+    Python,
+}
 
 /// Toil's message bus, below the engine's own folder.
 const BUS: &str = "messages";
 /// The job store when a request names none, and the folder of those that it names.
 const JOB_STORE: &str = "jobstore";
 const NAMED_JOB_STORES: &str = "jobstores";
-
-/// How much of a script is read to find its interpreter, in bytes.
-const SCRIPT_HEAD: u64 = 1024;
-
-/// The exit code of a workflow that asks for what the runner has not got, as cwltool's.
-const UNSUPPORTED: i32 = 33;
 
 const TOLD: Rule = Rule::Refused("the service keeps its runs to itself");
 
@@ -352,10 +349,6 @@ fn environment(order: &Order<'_>, executable: &Path) -> Vec<(OsString, OsString)
     ]
 }
 
-fn bus(order: &Order<'_>) -> (TaskLog, Box<dyn TaskParser>) {
-    (TaskLog::File(order.state.join(BUS)), Box::<BusTasks>::default())
-}
-
 /// Why Toil failed, from the end of its log: a tool's exit status, else the last exception of a
 /// worker or of its own, else the last error that was logged, else its last line.
 fn cause(stderr: &str) -> Option<String> {
@@ -414,44 +407,100 @@ fn is_consequence(text: &str) -> bool {
     .any(|start| text.starts_with(start))
 }
 
-fn failure(runner: &str, exit: Exit, stderr: &str) -> String {
-    let what = match exit {
-        Exit { signal: None, code: UNSUPPORTED } => {
-            format!("{runner} exited with code {UNSUPPORTED} (unsupported feature)")
-        }
-        exit => ended(runner, exit),
-    };
-    because(what, cause(stderr))
-}
-
-impl Engine for ToilCwl {
+impl Engine for Toil {
     fn name(&self) -> &'static str {
-        NAME
+        "toil"
     }
 
     fn workflow_type(&self) -> &'static str {
-        "CWL"
+        match self {
+            Self::Cwl => "CWL",
+            Self::Wdl => "WDL",
+            Self::Python => "PY",
+        }
     }
 
     fn program(&self) -> &'static str {
-        "toil-cwl-runner"
+        match self {
+            Self::Cwl => "toil-cwl-runner",
+            Self::Wdl => "toil-wdl-runner",
+            Self::Python => "toil",
+        }
     }
 
     fn installation(&self) -> &'static str {
-        INSTALLATION
+        "run `stepwes engines install toil`, or `pip install 'toil[cwl,wdl,aws]'` and put it on the service's PATH; `stepwes engines` shows which engines are found"
+    }
+
+    /// For a workflow in Python, the interpreter that Toil is installed for.
+    fn executable(&self, found: &Path) -> Result<PathBuf, String> {
+        match self {
+            Self::Cwl | Self::Wdl => Ok(found.to_owned()),
+            Self::Python => interpreter(found).ok_or_else(|| {
+                format!("{} does not name the Python that Toil is installed for", found.display())
+            }),
+        }
     }
 
     fn command(&self, order: &Order<'_>) -> Result<Vec<String>, String> {
+        match self {
+            Self::Cwl => self.cwl(order),
+            Self::Wdl => self.wdl(order),
+            Self::Python => self.python(order),
+        }
+    }
+
+    fn environment(&self, order: &Order<'_>, executable: &Path) -> Vec<(OsString, OsString)> {
+        environment(order, executable)
+    }
+
+    fn results(&self, order: &Order<'_>) -> Results {
+        match self {
+            Self::Cwl | Self::Wdl => Results::Folder(order.outdir.to_owned()),
+            Self::Python => Results::Execution { own: is_byte_code },
+        }
+    }
+
+    fn failure(&self, exit: Exit, stderr: &str) -> String {
+        let runner = match self {
+            Self::Cwl | Self::Wdl => self.program(),
+            Self::Python => "the workflow",
+        };
+        because(ended_as_cwltool(runner, exit), cause(stderr))
+    }
+
+    fn is_broken(&self, exit: Exit, stderr: &str) -> bool {
+        match self {
+            Self::Cwl | Self::Wdl => python_is_broken(exit, stderr),
+            // What is started is the interpreter itself: whatever it ends with is the workflow's.
+            Self::Python => false,
+        }
+    }
+
+    fn outputs(
+        &self,
+        stdout: &[u8],
+        folder: &Path,
+        uploaded: &Outputs,
+    ) -> Result<EngineOutputs, String> {
+        match self {
+            Self::Cwl => cwl::outputs(self.program(), stdout, folder, uploaded),
+            Self::Wdl => wdl::outputs(self.program(), stdout, folder, uploaded),
+            Self::Python => Ok(EngineOutputs::Listing),
+        }
+    }
+
+    fn tasks(&self, order: &Order<'_>) -> (TaskLog, Box<dyn TaskParser>) {
+        (TaskLog::File(order.state.join(BUS)), Box::<BusTasks>::default())
+    }
+}
+
+impl Toil {
+    fn cwl(&self, order: &Order<'_>) -> Result<Vec<String>, String> {
         let (chosen, store) = sort(&CWL_OPTIONS, order)?;
         let mut command = vec![self.program().to_owned()];
         if !chosen.iter().any(|option| option == "--no-container") {
-            let runtime = match order.container {
-                Container::Docker => None,
-                Container::Podman => Some("--podman"),
-                Container::Singularity => Some("--singularity"),
-                Container::None => Some("--no-container"),
-            };
-            command.extend(runtime.map(str::to_owned));
+            command.extend(container_option(order.container));
         }
         command.extend(chosen);
         command.extend([
@@ -463,53 +512,7 @@ impl Engine for ToilCwl {
         Ok(command)
     }
 
-    fn environment(&self, order: &Order<'_>, executable: &Path) -> Vec<(OsString, OsString)> {
-        environment(order, executable)
-    }
-
-    fn failure(&self, exit: Exit, stderr: &str) -> String {
-        failure(self.program(), exit, stderr)
-    }
-
-    fn is_broken(&self, exit: Exit, stderr: &str) -> bool {
-        python_is_broken(exit, stderr)
-    }
-
-    fn outputs(
-        &self,
-        stdout: &[u8],
-        folder: &Path,
-        uploaded: &Outputs,
-    ) -> Result<EngineOutputs, String> {
-        let object = serde_json::from_slice(stdout).map_err(|error| {
-            format!("toil-cwl-runner's standard output is not an output object: {error}")
-        })?;
-        cwl::map(object, folder, uploaded).map(|object| EngineOutputs::Cwl { object })
-    }
-
-    fn tasks(&self, order: &Order<'_>) -> (TaskLog, Box<dyn TaskParser>) {
-        bus(order)
-    }
-}
-
-impl Engine for ToilWdl {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn workflow_type(&self) -> &'static str {
-        "WDL"
-    }
-
-    fn program(&self) -> &'static str {
-        "toil-wdl-runner"
-    }
-
-    fn installation(&self) -> &'static str {
-        INSTALLATION
-    }
-
-    fn command(&self, order: &Order<'_>) -> Result<Vec<String>, String> {
+    fn wdl(&self, order: &Order<'_>) -> Result<Vec<String>, String> {
         order.whole(self.program())?;
         let (chosen, store) = sort(&WDL_OPTIONS, order)?;
         let container = match order.container {
@@ -531,103 +534,21 @@ impl Engine for ToilWdl {
         Ok(command)
     }
 
-    fn environment(&self, order: &Order<'_>, executable: &Path) -> Vec<(OsString, OsString)> {
-        environment(order, executable)
-    }
-
-    fn failure(&self, exit: Exit, stderr: &str) -> String {
-        failure(self.program(), exit, stderr)
-    }
-
-    fn is_broken(&self, exit: Exit, stderr: &str) -> bool {
-        python_is_broken(exit, stderr)
-    }
-
-    fn outputs(
-        &self,
-        stdout: &[u8],
-        folder: &Path,
-        uploaded: &Outputs,
-    ) -> Result<EngineOutputs, String> {
-        wdl::outputs(self.program(), stdout, folder, uploaded)
-    }
-
-    fn tasks(&self, order: &Order<'_>) -> (TaskLog, Box<dyn TaskParser>) {
-        bus(order)
-    }
-}
-
-impl Engine for ToilPython {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn workflow_type(&self) -> &'static str {
-        "PY"
-    }
-
-    fn program(&self) -> &'static str {
-        "toil"
-    }
-
-    fn installation(&self) -> &'static str {
-        INSTALLATION
-    }
-
-    /// The interpreter that Toil is installed for.
-    fn executable(&self, found: &Path) -> Result<PathBuf, String> {
-        interpreter(found).ok_or_else(|| {
-            format!("{} does not name the Python that Toil is installed for", found.display())
-        })
-    }
-
-    fn command(&self, order: &Order<'_>) -> Result<Vec<String>, String> {
-        order.whole("toil")?;
+    fn python(&self, order: &Order<'_>) -> Result<Vec<String>, String> {
+        order.whole(self.program())?;
         let (chosen, store) = sort(&PYTHON_OPTIONS, order)?;
         let mut command = vec!["python".to_owned(), order.workflow_argument()];
         command.extend(chosen);
         command.push(format!("file:{}", store.display()));
         Ok(command)
     }
-
-    fn environment(&self, order: &Order<'_>, executable: &Path) -> Vec<(OsString, OsString)> {
-        environment(order, executable)
-    }
-
-    fn results(&self, _order: &Order<'_>) -> Results {
-        Results::Execution { own: is_byte_code }
-    }
-
-    fn failure(&self, exit: Exit, stderr: &str) -> String {
-        failure("the workflow", exit, stderr)
-    }
-
-    fn is_broken(&self, _exit: Exit, _stderr: &str) -> bool {
-        // What is started is the interpreter itself: whatever it ends with is the workflow's.
-        false
-    }
-
-    fn tasks(&self, order: &Order<'_>) -> (TaskLog, Box<dyn TaskParser>) {
-        bus(order)
-    }
 }
 
-/// The interpreter that a Python script names in its first lines, not resolved.
+/// The interpreter of a Python script.
 fn interpreter(script: &Path) -> Option<PathBuf> {
     let mut head = Vec::new();
     File::open(script).ok()?.take(SCRIPT_HEAD).read_to_end(&mut head).ok()?;
-    let head = String::from_utf8_lossy(&head);
-    let mut words = head
-        .strip_prefix("#!")?
-        .lines()
-        .take(3)
-        .flat_map(str::split_whitespace)
-        .map(|word| word.trim_matches(['"', '\'']));
-    words.find_map(|word| {
-        let path = Path::new(word);
-        let name = path.file_name()?.to_str()?;
-        (path.is_absolute() && name.starts_with("python")).then(|| path.to_owned())
-    })
+    python_of_script(&head)
 }
 
 #[cfg(test)]
@@ -674,7 +595,7 @@ mod tests {
             "--clean": "never",
         });
         assert_eq!(
-            ordered(&ToilCwl, "a b.cwl", &given, Container::None).as_deref(),
+            ordered(&Toil::Cwl, "a b.cwl", &given, Container::None).as_deref(),
             Ok(
                 "toil-cwl-runner --no-container --logDebug --maxCores=2 --clean=never --writeMessages=/w/state/messages --outdir=/w/outputs --jobStore=file:/w/state/jobstores-store a b.cwl wes_inputs.json"
             )
@@ -683,7 +604,7 @@ mod tests {
 
     #[test]
     fn the_default_job_store_is_cleaned_up_unless_the_request_says_otherwise() {
-        let options = |given| ordered(&ToilCwl, "a", &given, Container::None).expect("a command");
+        let options = |given| ordered(&Toil::Cwl, "a", &given, Container::None).expect("a command");
         assert!(options(json!({})).contains(" --clean=always "));
         assert!(options(json!({})).contains(" --jobStore=file:/w/state/jobstore a "));
         assert!(!options(json!({"--clean": "never"})).contains("always"));
@@ -694,37 +615,40 @@ mod tests {
     fn a_job_store_elsewhere_is_refused() {
         for store in ["/etc/x", "../other", "aws:us-east-1:x", "file:/x", "google:p:x", "."] {
             let refused =
-                ordered(&ToilPython, "w.py", &json!({"--jobStore": store}), Container::None);
+                ordered(&Toil::Python, "w.py", &json!({"--jobStore": store}), Container::None);
             assert!(refused.expect_err(store).contains("the run's own folder"), "{store}");
         }
         let kept =
-            ordered(&ToilPython, "w.py", &json!({"--jobStore=file:a/b": null}), Container::None);
+            ordered(&Toil::Python, "w.py", &json!({"--jobStore=file:a/b": null}), Container::None);
         assert!(kept.expect("a command").ends_with(" file:/w/state/jobstores-a_b"));
     }
 
     #[test]
     fn a_workflow_in_python_gets_the_job_store_last_and_its_own_options() {
         assert_eq!(
-            ordered(&ToilPython, "-w.py", &json!({"--who": "a b"}), Container::Docker).as_deref(),
+            ordered(&Toil::Python, "-w.py", &json!({"--who": "a b"}), Container::Docker).as_deref(),
             Ok(
                 "python ./-w.py --who=a b --clean=always --writeMessages=/w/state/messages file:/w/state/jobstore"
             )
         );
         for option in ["--batchSys", "--jobSt", "--workDir", "-p"] {
-            assert!(ordered(&ToilPython, "w.py", &json!({option: "x"}), Container::None).is_err());
+            assert!(
+                ordered(&Toil::Python, "w.py", &json!({option: "x"}), Container::None).is_err()
+            );
         }
     }
 
     #[test]
     fn wdl_needs_containers_and_says_so() {
-        let command = ordered(&ToilWdl, "a: b.wdl", &json!({"--outdir": "/x"}), Container::Docker);
+        let command =
+            ordered(&Toil::Wdl, "a: b.wdl", &json!({"--outdir": "/x"}), Container::Docker);
         assert_eq!(
             command.as_deref(),
             Ok(
                 "toil-wdl-runner --container=docker --clean=always --writeMessages=/w/state/messages --outputDirectory=/w/outputs --jobStore=file:/w/state/jobstore /w/execution/a: b.wdl wes_inputs.json"
             )
         );
-        let refused = ordered(&ToilWdl, "a.wdl", &json!({}), Container::None);
+        let refused = ordered(&Toil::Wdl, "a.wdl", &json!({}), Container::None);
         assert!(refused.expect_err("no containers").contains("engine miniwdl"));
     }
 
@@ -754,7 +678,7 @@ mod tests {
             "--stats=x",
             "--provisioner",
         ] {
-            assert!(ordered(&ToilCwl, "a", &json!({option: "x"}), Container::None).is_err());
+            assert!(ordered(&Toil::Cwl, "a", &json!({option: "x"}), Container::None).is_err());
         }
     }
 
@@ -776,7 +700,7 @@ mod tests {
         assert_eq!(cause(logged).as_deref(), Some("no such thing"));
         let usage = "usage: toil-cwl-runner\ntoil-cwl-runner: error: no file\n";
         assert_eq!(cause(usage).as_deref(), Some("toil-cwl-runner: error: no file"));
-        let told = failure("toil-cwl-runner", Exit { code: 33, signal: None }, "");
+        let told = Toil::Cwl.failure(Exit { code: 33, signal: None }, "");
         assert_eq!(told, "toil-cwl-runner exited with code 33 (unsupported feature)");
     }
 
@@ -792,9 +716,9 @@ mod tests {
         std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("set");
         let link = root.join("toil");
         symlink(&script, &link).expect("linked");
-        assert_eq!(ToilPython.executable(&link), Ok(python.clone()));
+        assert_eq!(Toil::Python.executable(&link), Ok(python.clone()));
         std::fs::write(venv.join("odd"), "#!/bin/sh\n").expect("written");
-        assert!(ToilPython.executable(&venv.join("odd")).is_err());
+        assert!(Toil::Python.executable(&venv.join("odd")).is_err());
         let none = Map::new();
         let order = Order {
             defaults: &none,
