@@ -11,6 +11,7 @@ pub mod keys;
 pub mod request;
 pub mod request_file;
 pub mod resources;
+pub mod ro_crate;
 pub mod run;
 pub mod run_state;
 pub mod state_change;

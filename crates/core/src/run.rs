@@ -26,6 +26,14 @@ impl RunId {
     pub const fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid)
     }
+
+    /// When a run with this id was made, to the millisecond; `None` when the id is not a UUID of
+    /// version 7.
+    #[must_use]
+    pub fn created_at(self) -> Option<DateTime<Utc>> {
+        let (seconds, nanoseconds) = self.0.get_timestamp()?.to_unix();
+        DateTime::from_timestamp(seconds.try_into().ok()?, nanoseconds)
+    }
 }
 
 impl fmt::Display for RunId {
@@ -147,6 +155,14 @@ mod tests {
             ids.windows(2)
                 .all(|pair| pair[0] < pair[1] && pair[0].to_string() < pair[1].to_string())
         );
+    }
+
+    #[test]
+    fn an_id_tells_when_it_was_made() {
+        let now = Utc::now();
+        let told = RandomIds.run_id(now).created_at().expect("a time");
+        assert_eq!(told.timestamp_millis(), now.timestamp_millis());
+        assert_eq!(RunId::from_uuid(Uuid::new_v4()).created_at(), None);
     }
 
     #[test]

@@ -274,3 +274,23 @@ pub struct OutputListResponse {
     /// The next page's token; `""` at the end.
     pub next_page_token: String,
 }
+
+/// One file in `GET /runs/{id}/attachments`, an extension to WES.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachmentEntry {
+    /// Its path below the run's folder: what `/runs/{id}/attachments/{name}` takes.
+    pub name: String,
+    /// Where it can be downloaded, absolute, on this API.
+    pub url: String,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// `GET /runs/{id}/attachments`, an extension to WES.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachmentListResponse {
+    /// One page of files, sorted by name.
+    pub attachments: Vec<AttachmentEntry>,
+    /// The next page's token; `""` at the end.
+    pub next_page_token: String,
+}

@@ -1,9 +1,11 @@
 //! status: every read of the WES API, and nothing but reads.
 
+mod attachments;
 mod logs;
 mod outputs;
 mod paging;
 mod range;
+mod ro_crate;
 mod runs;
 mod service_info;
 mod settings;
@@ -75,6 +77,9 @@ pub fn router(state: State) -> Router {
         .route(routes::OUTPUTS, get(outputs::list_outputs))
         .route(routes::OUTPUT, get(outputs::download))
         .route(routes::OUTPUTS_JSON, get(outputs::download_object))
+        .route(routes::ATTACHMENTS, get(attachments::list_attachments))
+        .route(routes::ATTACHMENT, get(attachments::download))
+        .route(routes::RO_CRATE, get(ro_crate::get_ro_crate))
         .with_state(state)
 }
 

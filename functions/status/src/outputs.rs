@@ -13,6 +13,7 @@ use stepwes_cloud::{
 use stepwes_core::{
     ApiError, Run, RunId, keys,
     run::CollectedOutputs,
+    task::OutputFile,
     wes::{OutputEntry, OutputListResponse},
 };
 
@@ -35,44 +36,51 @@ pub(crate) async fn list_outputs(
     let limits = &state.settings.limits;
     let page = PageRequest::read(query.as_deref(), limits)?;
     let offset = page.offset()?;
-    let Some(mut collected) = collected(&state, &run).await? else {
+    let Some(collected) = collected(&state, &run).await? else {
         return Ok(Json(OutputListResponse {
             outputs: Vec::new(),
             next_page_token: String::new(),
         }));
     };
-    collected.files.sort_by(|a, b| a.path.cmp(&b.path));
-    let total = collected.files.len();
-    let mut outputs: Vec<_> = collected
-        .files
-        .into_iter()
-        .skip(offset)
-        .take(page.size as usize)
-        .map(|file| OutputEntry {
-            location: state.objects.url(&keys::output(run.run_id, collected.attempt, &file.path)),
-            url: base.join(&output_path(run.run_id, &file.path)),
-            size: file.size,
-            checksum: format!("sha1${}", file.sha1),
-            path: file.path,
-        })
-        .collect();
+    let all = entries(&state, &base, &run, collected.files);
+    let total = all.len();
+    let mut outputs: Vec<_> = all.into_iter().skip(offset).take(page.size as usize).collect();
     fit(&mut outputs, limits.max_page_bytes);
     let next_page_token = next_offset(offset, outputs.len(), total);
     Ok(Json(OutputListResponse { outputs, next_page_token }))
 }
 
-/// `GET /runs/{id}/outputs/{path}`: redirects to the file in S3.
+/// A complete run's output files as the API lists them. The attempt that counts is its last.
+pub(crate) fn entries(
+    state: &State,
+    base: &BaseUrl,
+    run: &Run,
+    mut files: Vec<OutputFile>,
+) -> Vec<OutputEntry> {
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    files
+        .into_iter()
+        .map(|file| OutputEntry {
+            location: state.objects.url(&keys::output(run.run_id, run.attempt, &file.path)),
+            url: base.join(&output_path(run.run_id, &file.path)),
+            size: file.size,
+            checksum: format!("sha1${}", file.sha1),
+            path: file.path,
+        })
+        .collect()
+}
+
+/// `GET /runs/{id}/outputs/{path}`: redirects to the file in S3. Everything below the prefix of the
+/// attempt that counts is an output, so S3 is asked and the list, which may be long, is not read.
 pub(crate) async fn download(
     FromState(state): FromState<State>,
     caller: Caller,
     Params((run_id, path)): Params<(String, String)>,
 ) -> Result<Redirect, HttpError> {
     let run = caller.run(&state.store, &run_id).await?;
-    let attempt = collected(&state, &run)
-        .await?
-        .filter(|collected| collected.files.iter().any(|file| file.path == path))
-        .map(|collected| collected.attempt);
-    let Some(attempt) = attempt else {
+    let key = keys::output(run.run_id, run.attempt, &path);
+    let found = run.has_outputs && is_plain(&path) && state.objects.head(&key).await?.is_some();
+    if !found {
         let shown: String = path.chars().take(200).collect();
         return Err(ApiError::NotFound(format!(
             "run {} has no output file {shown:?}; GET {} lists them",
@@ -80,9 +88,15 @@ pub(crate) async fn download(
             run_path(routes::OUTPUTS, run.run_id)
         ))
         .into());
-    };
+    }
     let name = path.rsplit('/').next().unwrap_or(&path);
-    redirect(&state, &keys::output(run.run_id, attempt, &path), name).await
+    redirect(&state, &key, name).await
+}
+
+/// Whether a path can be that of an output: no empty, `.` or `..` part, and not longer than a key.
+fn is_plain(path: &str) -> bool {
+    path.len() <= keys::MAX_KEY_BYTES
+        && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 /// `GET /runs/{id}/outputs.json`: redirects to the object that collect wrote, for those that are
@@ -103,7 +117,7 @@ pub(crate) async fn download_object(
     redirect(&state, &keys::outputs_json(run.run_id), "outputs.json").await
 }
 
-async fn redirect(state: &State, key: &str, name: &str) -> Result<Redirect, HttpError> {
+pub(crate) async fn redirect(state: &State, key: &str, name: &str) -> Result<Redirect, HttpError> {
     let name = utf8_percent_encode(name, ESCAPED);
     let download = Download {
         content_type: None,
@@ -113,16 +127,24 @@ async fn redirect(state: &State, key: &str, name: &str) -> Result<Redirect, Http
     Ok(Redirect::temporary(&url))
 }
 
-async fn collected(state: &State, run: &Run) -> Result<Option<CollectedOutputs>, ObjectError> {
+pub(crate) async fn collected(
+    state: &State,
+    run: &Run,
+) -> Result<Option<CollectedOutputs>, ObjectError> {
     if !run.has_outputs {
         return Ok(None);
     }
     state.objects.get_json(&keys::outputs_json(run.run_id)).await
 }
 
-/// The path of a file on this API, each part of its name escaped.
+/// The path of a file on this API.
 fn output_path(run_id: RunId, path: &str) -> String {
-    let escaped: Vec<_> =
+    run_path(routes::OUTPUT, run_id).replace("{*path}", &escaped(path))
+}
+
+/// A file's path with each part of it escaped.
+pub(crate) fn escaped(path: &str) -> String {
+    let parts: Vec<_> =
         path.split('/').map(|part| utf8_percent_encode(part, ESCAPED).to_string()).collect();
-    run_path(routes::OUTPUT, run_id).replace("{*path}", &escaped.join("/"))
+    parts.join("/")
 }

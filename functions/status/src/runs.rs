@@ -116,10 +116,20 @@ pub(crate) async fn get_run_log(
     .await?;
     // The request may have expired before the run's item has.
     let request = request.map_or_else(|| summary_view(&run), |stored| stored.request.view());
+    Ok(Json(run_log(&run, request, outputs, &base)))
+}
+
+/// A run as the API tells of it.
+pub(crate) fn run_log(
+    run: &Run,
+    request: RunRequestView,
+    outputs: Value,
+    base: &BaseUrl,
+) -> RunLog {
     let log_url = |stream: LogStream| {
         base.join(&run_path(routes::LOG, run.run_id).replace("{stream}", stream.as_str()))
     };
-    Ok(Json(RunLog {
+    RunLog {
         run_id: run.run_id.to_string(),
         request,
         state: run.state,
@@ -136,7 +146,7 @@ pub(crate) async fn get_run_log(
         task_logs_url: base.join(&run_path(routes::TASKS, run.run_id)),
         task_logs: None,
         outputs,
-    }))
+    }
 }
 
 /// A route's path for a run.
@@ -178,7 +188,7 @@ async fn outputs(state: &State, run: &Run, base: &BaseUrl) -> Result<Value, Obje
 }
 
 /// What the run's item still knows of its request.
-fn summary_view(run: &Run) -> RunRequestView {
+pub(crate) fn summary_view(run: &Run) -> RunRequestView {
     let summary = &run.summary;
     RunRequestView {
         workflow_params: Map::new(),

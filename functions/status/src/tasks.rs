@@ -58,6 +58,11 @@ pub(crate) async fn get_task(
     }
 }
 
+/// The jobs of the present attempt as the API tells of them.
+pub(crate) async fn task_logs(state: &State, run: &Run) -> Result<Vec<TaskLog>, ObjectError> {
+    Ok(tasks(state, run).await?.into_iter().map(task_log).collect())
+}
+
 async fn tasks(state: &State, run: &Run) -> Result<Vec<Task>, ObjectError> {
     if run.attempt == 0 {
         return Ok(Vec::new());

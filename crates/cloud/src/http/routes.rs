@@ -31,6 +31,12 @@ pub const OUTPUTS: &str = "/ga4gh/wes/v1/runs/{run_id}/outputs";
 pub const OUTPUT: &str = "/ga4gh/wes/v1/runs/{run_id}/outputs/{*path}";
 /// The whole outputs object, as collect wrote it.
 pub const OUTPUTS_JSON: &str = "/ga4gh/wes/v1/runs/{run_id}/outputs.json";
+/// What came with the request.
+pub const ATTACHMENTS: &str = "/ga4gh/wes/v1/runs/{run_id}/attachments";
+/// One attachment.
+pub const ATTACHMENT: &str = "/ga4gh/wes/v1/runs/{run_id}/attachments/{*name}";
+/// The run's provenance.
+pub const RO_CRATE: &str = "/ga4gh/wes/v1/runs/{run_id}/ro-crate";
 
 const READ: &str = "GET, HEAD";
 const WRITE: &str = "POST";
@@ -39,7 +45,7 @@ const WRITE: &str = "POST";
 pub const OPEN: [&str; 3] = [HOME, HEALTH, SERVICE_INFO];
 
 /// Every path with the methods that `Allow` names.
-pub const TABLE: [(&str, &str); 14] = [
+pub const TABLE: [(&str, &str); 17] = [
     (HOME, READ),
     (HEALTH, READ),
     (SERVICE_INFO, READ),
@@ -54,6 +60,9 @@ pub const TABLE: [(&str, &str); 14] = [
     (OUTPUTS, READ),
     (OUTPUT, READ),
     (OUTPUTS_JSON, READ),
+    (ATTACHMENTS, READ),
+    (ATTACHMENT, READ),
+    (RO_CRATE, READ),
 ];
 
 /// The methods of a path as `Allow` names them; `None` when the API has no such path.

@@ -51,6 +51,9 @@ async fn every_route_answers_its_event() {
         (event!(&world, "list-outputs"), 200),
         (event!(&world, "get-output"), 307),
         (event!(&world, "get-outputs-json"), 307),
+        (event!(&world, "list-attachments"), 200),
+        (event!(&world, "get-attachment"), 307),
+        (event!(&world, "get-ro-crate"), 200),
         (event!(&world, "unknown-path"), 404),
     ] {
         assert_eq!(answer.status, status, "{answer:?}");

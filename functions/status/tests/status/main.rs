@@ -1,8 +1,10 @@
 //! status through its routes, with the SDK's real clients.
 
+mod attachments;
 mod events;
 mod logs;
 mod outputs;
+mod ro_crate;
 mod runs;
 mod service_info;
 #[path = "../../../../crates/cloud/tests/support/mod.rs"]
@@ -19,7 +21,7 @@ use stepwes_core::{
     Run, RunEvent,
     engines::{Engine, Engines},
     keys,
-    request::{RunRequest, StoredRequest},
+    request::{Attachment, RunRequest, StoredRequest},
 };
 use stepwes_status::{Limits, Settings, State, router};
 use stepwes_store::Change;
@@ -75,13 +77,18 @@ fn put_request(world: &World, run: &Run) {
         request,
         engine: "cwltool".to_owned(),
         default_parameters: serde_json::Map::new(),
-        attachments: Vec::new(),
+        attachments: ["main.cwl", "tools/50% of #1.cwl"]
+            .map(|name| Attachment { name: name.to_owned(), size: 3 })
+            .to_vec(),
     };
     world.put(&keys::request(run.run_id), serde_json::to_vec(&stored).expect("JSON"));
 }
 
 /// Ends a claimed run well, with these outputs and files.
 async fn complete(world: &World, run: &Run, outputs: Value, files: &[&str]) -> Run {
+    for path in files {
+        world.put(&keys::output(run.run_id, 1, path), "12345");
+    }
     let files: Vec<_> = files
         .iter()
         .map(|path| serde_json::json!({"path": path, "size": 5, "sha1": "ab".repeat(20)}))

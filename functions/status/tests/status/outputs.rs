@@ -1,7 +1,7 @@
 //! Output files.
 
 use serde_json::json;
-use stepwes_core::RunState;
+use stepwes_core::{RunState, keys};
 
 use crate::{
     complete, path, routes,
@@ -43,7 +43,8 @@ async fn what_is_no_output_is_not_found() {
     let world = World::new().await;
     let run = world.claimed("ada").await;
     complete(&world, &run, json!({}), &["a/b.txt"]).await;
-    for other in ["a", "b.txt", "a/b.txt/", "a/../a/b.txt", "../../../requests", "%FF"] {
+    for other in ["a", "b.txt", "a/b.txt/", "a//b.txt", "a/../a/b.txt", "../../../requests", "%FF"]
+    {
         let answer = get(&routes(&world), "ada", &path(&run, &format!("/outputs/{other}"))).await;
         assert_eq!(answer.status, 404, "{other}");
     }
@@ -59,4 +60,14 @@ async fn a_run_has_no_outputs_before_it_is_complete() {
     for rest in ["/outputs/a", "/outputs.json"] {
         assert_eq!(get(&router, "ada", &path(&run, rest)).await.status, 404, "{rest}");
     }
+}
+
+#[tokio::test]
+async fn the_list_of_outputs_is_not_read_for_one_of_them() {
+    let world = World::new().await;
+    let run = world.claimed("ada").await;
+    complete(&world, &run, json!({}), &["a/b.txt"]).await;
+    world.put(&keys::outputs_json(run.run_id), "not JSON");
+    let answer = get(&routes(&world), "ada", &path(&run, "/outputs/a/b.txt")).await;
+    assert_eq!(answer.status, 307);
 }
