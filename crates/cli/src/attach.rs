@@ -8,7 +8,11 @@ use std::{
 use anyhow::Context as _;
 use serde_json::{Map, Value};
 
-use crate::{ui::hint, workflow::read_document};
+use crate::{
+    secondary::{Documents, Patterns, files_beside, is_expression},
+    ui::hint,
+    workflow::read_document,
+};
 
 /// A local file and its name among the attachments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,8 +44,10 @@ pub(crate) struct Bundle {
     inputs: BTreeSet<PathBuf>,
     /// Input folders that lie anywhere, each with all files below it.
     folders: BTreeMap<PathBuf, Vec<PathBuf>>,
+    /// The CWL documents among them.
+    read: Documents,
     /// The secondary files that the workflow declares, by input.
-    secondary: BTreeMap<String, Vec<String>>,
+    secondary: BTreeMap<String, Patterns>,
 }
 
 impl Bundle {
@@ -57,7 +63,8 @@ impl Bundle {
         self.workflow = Some(path.clone());
         if workflow_type.trim().eq_ignore_ascii_case("CWL") {
             let document = self.add_cwl(&path)?;
-            self.secondary = secondary_patterns(&document, fragment);
+            self.secondary = self.read.patterns(&path, fragment, &place);
+            self.add_secondary_of_defaults()?;
             Ok(document)
         } else if workflow_type.trim().eq_ignore_ascii_case("WDL") {
             self.add_wdl(&path)?;
@@ -128,7 +135,25 @@ impl Bundle {
                 }
             }
         }
+        self.read.insert(path.to_owned(), document.clone());
         Ok(document)
+    }
+
+    /// Adds the secondary files beside the files that the documents name as defaults.
+    fn add_secondary_of_defaults(&mut self) -> anyhow::Result<()> {
+        let mut beside = Vec::new();
+        for (path, _) in self.read.iter() {
+            let folder = path.parent().unwrap_or(Path::new("/"));
+            for (default, patterns) in self.read.defaults(path, &place) {
+                patterns.visit(&default, &mut |object, own| {
+                    if let Some(target) = local_file(object).filter(|file| !file.starts_with('/')) {
+                        beside.extend(files_beside(&normal(&folder.join(target)), own));
+                    }
+                });
+            }
+        }
+        self.documents.extend(with_files_below(beside)?);
+        Ok(())
     }
 
     /// Adds the files that the inputs name, and the secondary files beside them that the workflow
@@ -141,13 +166,20 @@ impl Bundle {
     ) -> anyhow::Result<Map<String, Value>> {
         let folder = absolute(file)?.parent().unwrap_or(Path::new("/")).to_owned();
         for (input, value) in &mut params {
-            let patterns = self.secondary.get(input).cloned().unwrap_or_default();
+            if let Some(patterns) = self.secondary.get(input) {
+                let mut beside = Vec::new();
+                patterns.visit(value, &mut |object, own| {
+                    if let Some(target) = local_file(object) {
+                        beside.extend(files_beside(&normal(&folder.join(target)), own));
+                    }
+                });
+                self.inputs.extend(with_files_below(beside)?);
+            }
             visit_files(value, &mut |object, location| {
                 let target = normal(&folder.join(location));
                 if target.is_dir() {
                     self.folders.insert(target.clone(), files_below(&target)?);
                 } else if target.is_file() {
-                    self.inputs.extend(secondary_files(&target, &patterns));
                     self.inputs.insert(target.clone());
                 } else {
                     return Err(hint(
@@ -344,9 +376,17 @@ fn cwl_references(value: &Value, found: &mut Vec<Reference>) {
                             cwl_references(step, found);
                         }
                     }
-                    // Their keys are names that somebody chose, such as `default`.
-                    ("inputs" | "outputs" | "in", Value::Object(_)) => {
-                        members(member).for_each(|member| cwl_references(member, found));
+                    // Their keys are names that somebody chose, such as `default`, save that
+                    // all of them may be imported.
+                    ("inputs" | "outputs" | "in", Value::Object(named)) => {
+                        for (name, member) in named {
+                            match (name.as_str(), member) {
+                                ("$import" | "$mixin", Value::String(uri)) => {
+                                    found.extend(reference_to(Kind::Document, uri));
+                                }
+                                (_, member) => cwl_references(member, found),
+                            }
+                        }
                     }
                     (_, member) => cwl_references(member, found),
                 }
@@ -377,65 +417,11 @@ fn reference(kind: Kind, target: String) -> Option<Reference> {
     (!target.is_empty() && !is_expression(&target)).then_some(Reference { kind, target })
 }
 
-fn is_expression(text: &str) -> bool {
-    text.contains("$(") || text.contains("${")
-}
-
-/// The patterns of secondary files that a process declares, by input, without those that only an
-/// engine can evaluate (CWL v1.2, `SecondaryFileSchema`).
-fn secondary_patterns(document: &Value, fragment: Option<&str>) -> BTreeMap<String, Vec<String>> {
-    let process = match document.get("$graph").and_then(Value::as_array) {
-        Some(graph) => graph.iter().find(|process| {
-            let id = process.get("id").and_then(Value::as_str).unwrap_or_default();
-            id.trim_start_matches('#') == fragment.unwrap_or("main")
-        }),
-        None => Some(document),
-    };
-    let mut patterns = BTreeMap::new();
-    let mut add = |name: &str, input: &Value| {
-        let Some(declared) = input.get("secondaryFiles") else { return };
-        let declared = match declared {
-            Value::Array(several) => several.iter().collect(),
-            one => vec![one],
-        };
-        let literal = declared
-            .into_iter()
-            .filter_map(|one| one.get("pattern").unwrap_or(one).as_str())
-            .filter(|pattern| !is_expression(pattern))
-            .map(|pattern| pattern.trim_end_matches('?').to_owned())
-            .collect();
-        patterns.insert(name.to_owned(), literal);
-    };
-    match process.and_then(|process| process.get("inputs")) {
-        Some(Value::Object(inputs)) => inputs.iter().for_each(|(name, input)| add(name, input)),
-        Some(Value::Array(inputs)) => {
-            for input in inputs {
-                if let Some(id) = input.get("id").and_then(Value::as_str) {
-                    add(id.rsplit(['#', '/']).next().unwrap_or(id), input);
-                }
-            }
-        }
-        _ => {}
-    }
-    patterns
-}
-
-/// The files beside `file` that `patterns` name: each `^` takes one extension away, and the rest
-/// is appended.
-fn secondary_files(file: &Path, patterns: &[String]) -> Vec<PathBuf> {
-    let Some(name) = file.file_name().and_then(|name| name.to_str()) else { return Vec::new() };
-    patterns
-        .iter()
-        .map(|pattern| {
-            let suffix = pattern.trim_start_matches('^');
-            let mut stem = name;
-            for _ in suffix.len()..pattern.len() {
-                stem = stem.rsplit_once('.').map_or(stem, |(stem, _)| stem);
-            }
-            file.with_file_name(format!("{stem}{suffix}"))
-        })
-        .filter(|path| path.is_file())
-        .collect()
+/// Where a reference of a document in a folder leads; `None` when that is not local, or the document
+/// itself.
+fn place(folder: &Path, uri: &str) -> Option<PathBuf> {
+    let target = local(uri).filter(|target| !target.is_empty())?;
+    Some(normal(&folder.join(target)))
 }
 
 /// Calls `visit` for every File and Directory that is a local path, with the object and the path.
@@ -513,6 +499,19 @@ fn files_below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     }
     let mut files = Vec::new();
     collect(folder, &mut Vec::new(), &mut files)?;
+    Ok(files)
+}
+
+/// The files among `paths`, and those in the folders among them.
+fn with_files_below(paths: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            files.extend(files_below(&path)?);
+        } else {
+            files.push(path);
+        }
+    }
     Ok(files)
 }
 
@@ -762,6 +761,37 @@ inputs:
     }
 
     #[test]
+    fn secondary_files_of_defaults_and_in_records_are_attached() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path();
+        for name in ["wf/d.txt", "wf/d.txt.2/part", "far/a", "far/a.s", "far/b", "far/b.s"] {
+            write(root, name, "x");
+        }
+        write(root, "wf/outputs.yml", "[]");
+        let document = "class: CommandLineTool
+inputs:
+  d: {type: File, secondaryFiles: '.2', default: {class: File, location: d.txt}}
+  r: {type: {type: record, fields: {a: {type: 'File[]', secondaryFiles: .s}, b: File}}}
+outputs: {$import: outputs.yml}
+";
+        let file = |path: &str| json!({"class": "File", "path": path});
+        let params = json!({"r": {"a": [file("../far/a")], "b": file("../far/b")}});
+        let (attachments, _) = submitted(root, document, params);
+        assert_eq!(
+            names(&attachments),
+            [
+                "d.txt",
+                "d.txt.2/part",
+                "inputs/1/a",
+                "inputs/1/a.s",
+                "inputs/1/b",
+                "main.cwl",
+                "outputs.yml"
+            ]
+        );
+    }
+
+    #[test]
     fn an_absolute_reference_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
         let tool = write(folder.path(), "tool.cwl", "class: CommandLineTool\n");
@@ -858,11 +888,5 @@ inputs:
                 .chain(["main.cwl"])
                 .collect::<Vec<_>>()
         );
-        let graph = json!({"$graph": [
-            {"id": "#other", "inputs": [{"id": "#other/x", "secondaryFiles": ".o"}]},
-            {"id": "main", "inputs": [{"id": "#main/x", "secondaryFiles": ".m"}]},
-        ]});
-        assert_eq!(secondary_patterns(&graph, None)["x"], [".m"]);
-        assert_eq!(secondary_patterns(&graph, Some("other"))["x"], [".o"]);
     }
 }

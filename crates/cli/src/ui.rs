@@ -8,6 +8,8 @@ use std::{
 
 use serde::Serialize;
 
+use crate::json;
+
 /// What to do about an error; put into an error's chain by [`hint`].
 #[derive(Debug)]
 struct Hint {
@@ -83,7 +85,7 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
 
 /// Prints a value as indented JSON.
 pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+    print(&format!("{}\n", json::pretty(value)?))
 }
 
 /// The few colours that are used.
