@@ -345,7 +345,7 @@ impl Attempt<'_> {
         } else {
             let finished = async {
                 shipper.finish().await?;
-                self.collect(engine, ended, &logs, results, result).await
+                self.collect(engine, ended, &logs, results, container, result).await
             };
             self.unless_late(finished).await
         };
@@ -499,6 +499,7 @@ impl Attempt<'_> {
         Ended { exit, disk_full, .. }: Ended,
         logs: &Logs,
         results: Place,
+        container: Container,
         result: &mut TaskResult,
     ) -> Result<(), Failure> {
         let tree = self.list(&results).await.map(|tree| tree.since(&results.before));
@@ -540,7 +541,12 @@ impl Attempt<'_> {
         };
         let end = read_end(log, LOG_TAIL).await.unwrap_or_default();
         let end = String::from_utf8_lossy(&end);
+        // Whoever reads the reason knows the run's files by their names.
+        let end = end.replace(&format!("{}/", self.work.execution().display()), "");
         let mut reason = engine.failure(exit, &end);
+        if let Some(why) = container.is_lacking(&end) {
+            reason.push_str(&format!(" ({why})"));
+        }
         if disk_full || disk_is_full(self.work.root()) || tells_full_disk(&end) {
             reason.push_str(" (the task's disk was full)");
         }

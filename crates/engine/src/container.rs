@@ -3,7 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::{DirEntry, File, FileType},
-    io::Read as _,
+    io::{Read as _, Write as _},
     net::{TcpStream, ToSocketAddrs as _},
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::{Path, PathBuf},
@@ -17,6 +17,29 @@ use url::Url;
 
 /// Where Docker's daemon listens unless `DOCKER_HOST` says otherwise.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
+
+/// How Docker's daemon is asked whether it is there (Docker Engine API, "Ping").
+const PING: &[u8] = b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n";
+
+/// How long the daemon may take to answer.
+const PING_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What engines write when a step needs a container and gets none.
+const LACKING: [&str; 9] = [
+    // cwltool, and Toil by its code: a requirement, a hint, an image that cannot be had.
+    "has DockerRequirement under 'requirements'",
+    "is required to run this tool: ",
+    "Docker is not available for this tool",
+    // Docker's command.
+    "Cannot connect to the Docker daemon",
+    "permission denied while trying to connect to the Docker daemon",
+    // miniwdl.
+    r#"error: "DockerException""#,
+    "No such file or directory: 'podman'",
+    "No such file or directory: 'singularity'",
+    // Snakemake.
+    "The apptainer or singularity command has to be available",
+];
 
 /// The length of a container's id, in hexadecimal digits.
 const ID_LENGTH: usize = 64;
@@ -112,6 +135,26 @@ impl Container {
         }
     }
 
+    /// Why a step that needs a container got none, when the log of an engine that failed tells that
+    /// it did: in words for whoever made the request.
+    pub(crate) fn is_lacking(self, log: &str) -> Option<String> {
+        if !LACKING.iter().any(|words| log.contains(words)) {
+            return None;
+        }
+        let why = match self {
+            Self::None => {
+                "this service runs none: STEPWES_CONTAINER is none, or nothing that it could be was found to work"
+            }
+            Self::Docker if !docker_answers() => {
+                "the service is to use Docker, whose daemon does not answer"
+            }
+            Self::Docker => "Docker did not give it one",
+            Self::Podman => "Podman did not give it one",
+            Self::Singularity => "Singularity did not give it one",
+        };
+        Some(format!("a step needs a container, and {why}"))
+    }
+
     /// As [`Self::choose`], on this machine.
     ///
     /// # Errors
@@ -159,17 +202,17 @@ fn find_on(program: &str, path: &OsStr) -> Option<PathBuf> {
     })
 }
 
-/// Whether somebody listens where Docker's command would look for the daemon.
+/// Whether the daemon is where Docker's command would look for it.
 fn docker_answers() -> bool {
     match std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()) {
-        None => listens(Path::new(DOCKER_SOCKET)),
+        None => answers(Path::new(DOCKER_SOCKET)),
         Some(host) => daemon_listens(&host),
     }
 }
 
 fn daemon_listens(host: &str) -> bool {
     if let Some(path) = host.strip_prefix("unix://") {
-        return listens(Path::new(path));
+        return answers(Path::new(path));
     }
     let Ok(url) = Url::parse(host) else { return false };
     match (url.scheme(), url.host_str()) {
@@ -185,8 +228,19 @@ fn daemon_listens(host: &str) -> bool {
     }
 }
 
-fn listens(socket: &Path) -> bool {
-    UnixStream::connect(socket).is_ok()
+/// Whether an HTTP server answers on a socket: one that only listens may be a service that systemd
+/// fails to start.
+fn answers(socket: &Path) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(PING_PATIENCE))?;
+        stream.set_write_timeout(Some(PING_PATIENCE))?;
+        stream.write_all(PING)?;
+        let mut start = [0; 5];
+        stream.read_exact(&mut start)?;
+        Ok(start == *b"HTTP/")
+    };
+    ask().unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -217,17 +271,38 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_file_that_nobody_listens_on_is_no_daemon() {
+    fn only_a_socket_on_which_somebody_answers_is_a_daemon() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("docker.sock");
         let host = format!("unix://{}", path.display());
         let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
-        assert!(daemon_listens(&host));
-        drop(listener);
-        assert!(path.exists() && !daemon_listens(&host));
+        let daemon = std::thread::spawn(move || {
+            for answer in ["HTTP/1.0 200 OK\r\n\r\nOK", "SSH-2.0-x\r\n", ""] {
+                let (mut stream, _) = listener.accept().expect("a question");
+                let mut asked = [0; PING.len()];
+                stream.read_exact(&mut asked).expect("all of it");
+                stream.write_all(answer.as_bytes()).expect("answered");
+            }
+        });
+        assert!(daemon_listens(&host), "one that answers");
+        assert!(!daemon_listens(&host), "one that is none");
+        assert!(!daemon_listens(&host), "one that hangs up");
+        daemon.join().expect("it ended");
+        assert!(path.exists() && !daemon_listens(&host), "one that is gone");
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let host = format!("tcp://{}", tcp.local_addr().expect("an address"));
         assert!(daemon_listens(&host));
+    }
+
+    #[test]
+    fn a_log_tells_whether_a_step_got_no_container() {
+        let cwltool = "ERROR Workflow or tool uses unsupported feature:\n--no-container, but this CommandLineTool has DockerRequirement under 'requirements'.\n";
+        let why = Container::None.is_lacking(cwltool).expect("a reason");
+        assert!(why.starts_with("a step needs a container, and this service runs none"), "{why}");
+        let pull =
+            "Docker is required to run this tool: Command '['docker', 'pull', 'x']' returned";
+        assert!(Container::Docker.is_lacking(pull).is_some());
+        assert_eq!(Container::None.is_lacking("[job a] exited with status: 1"), None);
     }
 
     #[test]

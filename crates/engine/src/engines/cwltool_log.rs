@@ -11,12 +11,9 @@ use nix::sys::signal::Signal;
 use stepwes_core::task::Task;
 
 use super::{
-    MAX_CAUSE, TaskParser, shortened,
+    MAX_CAUSE, MAX_ERROR_LINES, TaskParser, shortened,
     tasks::{MAX_COMMAND, MAX_MESSAGES, MAX_TASKS, MAX_TEXT, end_all},
 };
-
-/// How many lines after an error's first are taken for a part of it.
-const MAX_ERROR_LINES: usize = 6;
 
 /// cwltool writes ` \` and the next line's indentation between the arguments of a command.
 const BETWEEN_ARGUMENTS: &str = " \\\n    ";

@@ -43,6 +43,9 @@ const NOT_FOUND: i32 = 127;
 /// The longest cause of a failure, in characters.
 const MAX_CAUSE: usize = 500;
 
+/// How many lines after an error's first are taken for a part of it.
+const MAX_ERROR_LINES: usize = 6;
+
 /// What an engine is asked to run.
 #[derive(Debug)]
 pub(crate) struct Order<'a> {

@@ -6,7 +6,8 @@ use chrono::{DateTime, Local, NaiveDateTime, Utc};
 use stepwes_core::task::Task;
 
 use super::{
-    Engine, Order, Results, TaskLog, TaskParser, because, ended, is_byte_code, last_line,
+    Engine, MAX_ERROR_LINES, Order, Results, TaskLog, TaskParser, because, ended, is_byte_code,
+    last_line,
     options::{
         self, AFRESH, ELSEWHERE, ENVIRONMENT, FOREIGN, INPUTS, LISTENER, NO_RUN, PLACES, RUNTIME,
         Rule, Rules,
@@ -21,6 +22,9 @@ pub(super) struct Snakemake;
 
 /// What Snakemake keeps of its own in the folder that it works in.
 const OWN: &str = ".snakemake";
+
+/// The file that Snakemake puts into output folders.
+const TIMESTAMP: &str = ".snakemake_timestamp";
 
 /// How the line ends that tells the exit code of a rule's command.
 const EXIT_STATUS: &str = "returned non-zero exit status ";
@@ -248,7 +252,7 @@ impl Engine for Snakemake {
     }
 
     fn results(&self, _order: &Order<'_>) -> Results {
-        Results::Execution { own: |path| path == OWN || is_byte_code(path) }
+        Results::Execution { own: is_own }
     }
 
     fn failure(&self, exit: Exit, stderr: &str) -> String {
@@ -267,12 +271,21 @@ impl Engine for Snakemake {
     }
 }
 
+/// Whether a path is what Snakemake keeps for itself: its folder, and the file by which it knows how
+/// old an output is that is a folder.
+fn is_own(path: &str) -> bool {
+    path == OWN || path.rsplit('/').next() == Some(TIMESTAMP) || is_byte_code(path)
+}
+
 /// Why Snakemake failed: the first rule that did and its command's exit code, else the first error
 /// with what follows it, else its last line.
 fn cause(stderr: &str) -> Option<String> {
+    let goes_on = |next: &&str| {
+        !next.trim().is_empty() && !next.starts_with('[') && failed_rule(next).is_none()
+    };
     let mut status = None;
     let mut error: Option<String> = None;
-    let mut lines = stderr.lines();
+    let mut lines = stderr.lines().peekable();
     while let Some(line) = lines.next() {
         if let Some(code) = exit_status(line) {
             status.get_or_insert(code);
@@ -285,9 +298,15 @@ fn cause(stderr: &str) -> Option<String> {
                 },
             });
         } else if error.is_none() && is_exception(line) {
-            let next = lines.next().unwrap_or_default();
-            error = Some(format!("{} {}", line.trim(), next.trim()).trim_end().to_owned());
-            status = status.or_else(|| exit_status(next));
+            let mut told = line.trim().to_owned();
+            // Up to an empty line: what is missing is listed, one in a line.
+            for _ in 0..MAX_ERROR_LINES {
+                let Some(next) = lines.next_if(goes_on) else { break };
+                told.push(' ');
+                told.push_str(next.trim());
+                status = status.or_else(|| exit_status(next));
+            }
+            error = Some(told);
         }
     }
     error.or_else(|| last_line(stderr))
@@ -613,16 +632,27 @@ mod tests {
     }
 
     #[test]
+    fn what_it_keeps_for_itself_is_no_output() {
+        for own in [".snakemake", "parts/.snakemake_timestamp", "scripts/__pycache__"] {
+            assert!(is_own(own), "{own}");
+        }
+        assert!(!is_own("parts") && !is_own("parts/.snakemake"));
+    }
+
+    #[test]
     fn the_reason_of_what_never_ran_is_found() {
         let missing = "Building DAG of jobs...\nMissingInputException in rule all in file \"/w/Snakefile\", line 1:\nMissing input files for rule all:\n    affected files:\n        x\n";
         assert_eq!(
             cause(missing).as_deref(),
             Some(
-                "MissingInputException in rule all in file \"/w/Snakefile\", line 1: Missing input files for rule all:"
+                "MissingInputException in rule all in file \"/w/Snakefile\", line 1: Missing input files for rule all: affected files: x"
             )
         );
         assert_eq!(cause("snakemake: error: no\n").as_deref(), Some("snakemake: error: no"));
         let script = "Traceback\nNameError in file \"S\", line 3:\nname 'x' is not defined\n[t]\nError in rule s:\n";
-        assert!(cause(script).is_some_and(|c| c.starts_with("rule s failed: NameError")));
+        assert_eq!(
+            cause(script).as_deref(),
+            Some("rule s failed: NameError in file \"S\", line 3: name 'x' is not defined")
+        );
     }
 }

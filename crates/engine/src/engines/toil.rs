@@ -14,7 +14,7 @@ use stepwes_core::{
 };
 
 use super::{
-    Engine, Order, Results, TaskLog, TaskParser, because,
+    Engine, MAX_ERROR_LINES, Order, Results, TaskLog, TaskParser, because,
     cwltool::{
         LEFT, NETWORK, PROVENANCE, ROOT, container_option, ended_as_cwltool, workflow_argument,
     },
@@ -353,18 +353,22 @@ fn environment(order: &Order<'_>, executable: &Path) -> Vec<(OsString, OsString)
 /// worker or of its own, else the last error that was logged, else its last line.
 fn cause(stderr: &str) -> Option<String> {
     let mut exited = None;
-    let mut raised = None;
+    let mut raised: Option<String> = None;
     let mut error = None;
     let mut in_traceback = false;
+    // How many lines more of an exception's message are kept.
+    let mut message = 0;
     for line in stderr.lines() {
         // A worker's log is indented in the leader's.
         let line = line.strip_prefix('\t').unwrap_or(line);
         if line.starts_with("Traceback (most recent call last)") {
             in_traceback = true;
+            message = 0;
             continue;
         }
         if let Some((level, text)) = record(line) {
             in_traceback = false;
+            message = 0;
             if text.starts_with("[job ") && text.contains("] exited with status: ") {
                 exited = Some(text);
             }
@@ -374,11 +378,21 @@ fn cause(stderr: &str) -> Option<String> {
         } else if in_traceback && !line.starts_with([' ', '\t']) && !line.trim().is_empty() {
             in_traceback = false;
             if !is_consequence(line) {
-                raised = Some(line);
+                raised = Some(line.trim_end().to_owned());
+                message = MAX_ERROR_LINES;
             }
+        } else if line.trim().is_empty() || line.starts_with("<=") {
+            message = 0;
+        } else if message > 0
+            && let Some(raised) = &mut raised
+        {
+            message -= 1;
+            raised.push(' ');
+            raised.push_str(line.trim());
         }
     }
-    exited.or(raised).or(error).map(str::to_owned).or_else(|| last_line(stderr))
+    let raised_or_told = || raised.or(error.map(str::to_owned));
+    exited.map(str::to_owned).or_else(raised_or_told).or_else(|| last_line(stderr))
 }
 
 /// Reads `[time] [thread] [L] [logger] text`.
@@ -698,6 +712,14 @@ mod tests {
         let logged = "[2026-11-25T15:41:40+0000] [MainThread] [E] [root] no such thing\n\
             [2026-11-25T15:41:40+0000] [MainThread] [E] [root] The job store '/x' contains 1\n";
         assert_eq!(cause(logged).as_deref(), Some("no such thing"));
+        let invalid = "Traceback (most recent call last):\n  File \"x\"\nschema_salad.exceptions.ValidationException: \n\
+            main.cwl:3:1: checking field 'inputs'\nmain.cwl:3:10: unknown identifier 'strin'\n\nmore\n";
+        assert_eq!(
+            cause(invalid).as_deref(),
+            Some(
+                "schema_salad.exceptions.ValidationException: main.cwl:3:1: checking field 'inputs' main.cwl:3:10: unknown identifier 'strin'"
+            )
+        );
         let usage = "usage: toil-cwl-runner\ntoil-cwl-runner: error: no file\n";
         assert_eq!(cause(usage).as_deref(), Some("toil-cwl-runner: error: no file"));
         let told = Toil::Cwl.failure(Exit { code: 33, signal: None }, "");

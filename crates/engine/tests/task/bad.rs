@@ -92,6 +92,33 @@ async fn an_unsupported_workflow_keeps_its_exit_code() {
 }
 
 #[tokio::test]
+async fn a_step_that_gets_no_container_says_so() {
+    let told = "Workflow or tool uses unsupported feature:\n--no-container, but this CommandLineTool has DockerRequirement under 'requirements'.";
+    let world = World::new(&format!("cat >&2 <<'END'\nERROR {told}\nEND\nexit 33")).await;
+    let result = fails(&world, "EXECUTOR_ERROR").await;
+    assert!(
+        reason(&result).contains("(a step needs a container, and this service runs none: "),
+        "{result}"
+    );
+    // A docker command without its daemon.
+    let cannot = "ERROR Docker is required to run this tool: Command '['docker', 'pull', 'x']' returned non-zero exit status 1.";
+    let mut world = World::new(&format!("cat >&2 <<'END'\n{cannot}\nEND\nexit 33")).await;
+    world.program("docker", "#!/bin/sh\nexit 1\n");
+    world.set("STEPWES_CONTAINER", "docker");
+    let nowhere = format!("unix://{}", world.place("no.sock").display());
+    world.set("DOCKER_HOST", &nowhere);
+    let result = fails(&world, "EXECUTOR_ERROR").await;
+    assert!(reason(&result).ends_with("whose daemon does not answer)"), "{result}");
+}
+
+#[tokio::test]
+async fn a_reason_names_the_run_s_files_without_the_machine_s_folders() {
+    let world = World::new("echo \"ERROR $PWD/main.cwl:1:1: it is broken\" >&2; exit 1").await;
+    let result = fails(&world, "EXECUTOR_ERROR").await;
+    assert_eq!(reason(&result), "cwltool exited with code 1: main.cwl:1:1: it is broken");
+}
+
+#[tokio::test]
 async fn an_engine_that_is_not_installed_is_our_fault_and_says_how_to_install_it() {
     let mut world = World::new("").await;
     world.set_path("/nowhere");
