@@ -197,6 +197,36 @@ def serve_only(request):
         pytest.skip("this starts or kills a server of its own, which no deployed service is: --target serve")
 
 
+@pytest.fixture(scope="session")
+def installed():
+    """The folder with the programs of all engines, which target/engines-home keeps."""
+    home = ROOT / "target/engines-home"
+    command = [str(BIN), "engines", "install", "--json", "--dir", str(home), "cwltool", "miniwdl", "toil", "snakemake"]
+    # By uv it takes seconds, by pip minutes.
+    path = os.pathsep.join([str(ROOT / ".venv-lock/bin"), os.environ["PATH"]])
+    done = subprocess.run(command, timeout=900, capture_output=True, text=True, env={**os.environ, "PATH": path})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["bin"]
+
+
+@pytest.fixture(scope="session")
+def engines_path(installed):
+    """A PATH by which a server finds all engines."""
+    return os.pathsep.join([installed, os.environ["PATH"]])
+
+
+@pytest.fixture(scope="module")
+def contained(engines_path, serve_only, tmp_path_factory):
+    """A server with containers: a stand-in for Singularity runs each task in a mount namespace of its own."""
+    namespace = subprocess.run(["unshare", "--map-root-user", "--mount", "true"], capture_output=True)
+    if namespace.returncode:
+        pytest.skip("no namespaces for users here, which the stand-in for Singularity needs")
+    path = os.pathsep.join([str(ROOT / "tests/stand-ins"), engines_path])
+    server = Server(tmp_path_factory.mktemp("contained") / "state", "--container", "singularity", path=path)
+    yield Wes(server.start().url, server=server)
+    server.stop()
+
+
 @pytest.fixture
 def own_server(tmp_path, serve_only):
     """A server for tests that kill it."""

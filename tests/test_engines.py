@@ -5,34 +5,18 @@ They are installed by `stepwes engines install`, into target/engines, which keep
 
 import concurrent.futures
 import json
-import os
 import subprocess
 
 import pytest
 from conftest import BIN, ROOT, Server, Wes
 from waiting import until
 
-ENGINES = ["cwltool", "miniwdl", "toil", "snakemake"]
-
 
 @pytest.fixture(scope="module")
-def installed():
-    """The folder of the engines' programs."""
-    home = ROOT / "target/engines-home"
-    command = [str(BIN), "engines", "install", "--json", "--dir", str(home), *ENGINES]
-    # By uv it takes seconds, by pip minutes.
-    path = os.pathsep.join([str(ROOT / ".venv-lock/bin"), os.environ["PATH"]])
-    done = subprocess.run(command, timeout=900, capture_output=True, text=True, env={**os.environ, "PATH": path})
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)["bin"]
-
-
-@pytest.fixture(scope="module")
-def wes(installed, serve_only, tmp_path_factory):
+def wes(engines_path, serve_only, tmp_path_factory):
     """A server that finds them."""
-    path = os.pathsep.join([installed, os.environ["PATH"]])
     options = ["--container", "none", "--max-engines", "8", "--engine-default", "toil:--maxLocalJobs=7"]
-    server = Server(tmp_path_factory.mktemp("engines") / "state", *options, path=path)
+    server = Server(tmp_path_factory.mktemp("engines") / "state", *options, path=engines_path)
     yield Wes(server.start().url, server=server)
     server.stop()
 
@@ -328,18 +312,6 @@ def test_a_failing_job_in_python_has_its_reason_and_a_named_job_store_is_the_run
 
 def test_toil_without_containers_says_what_wdl_needs(runs):
     assert "engine miniwdl" in failed(runs["toil wdl"])
-
-
-@pytest.fixture(scope="module")
-def contained(installed, serve_only, tmp_path_factory):
-    """A server with containers: a stand-in for Singularity runs each task in a mount namespace of its own."""
-    namespace = subprocess.run(["unshare", "--map-root-user", "--mount", "true"], capture_output=True)
-    if namespace.returncode:
-        pytest.skip("no namespaces for users here, which the stand-in for Singularity needs")
-    path = os.pathsep.join([installed, str(ROOT / "tests/stand-ins"), os.environ["PATH"]])
-    server = Server(tmp_path_factory.mktemp("contained") / "state", "--container", "singularity", path=path)
-    yield Wes(server.start().url, server=server)
-    server.stop()
 
 
 def test_wdl_runs_in_containers_by_both_engines_alike(contained):

@@ -1,0 +1,3 @@
+function sorted(text) {
+  return text.split(/\s+/).filter(function (word) { return word; }).sort();
+}

@@ -1,0 +1,3 @@
+rule common:
+    output: "common.txt"
+    shell: "printf common > {output}"

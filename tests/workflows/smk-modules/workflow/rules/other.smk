@@ -1,0 +1,3 @@
+rule made:
+    output: "made.txt"
+    shell: "printf other > {output}"
