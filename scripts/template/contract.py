@@ -2,7 +2,7 @@
 """Holds template.yaml against the code: what the code reads, calls and serves is in the template, and nothing else is.
 
 Environment variables, AWS calls by role, routes, the state machine's substitutions and resources, the fields of state
-changes, the log lines that metrics are made of, what instances have for the engine task, and which parameters are refused. Expectations are read from the Rust
+changes, the metrics that alarms look at, what instances have for the engine task, and which parameters are refused. Expectations are read from the Rust
 sources (rust_source.py), never written down twice.
 """
 
@@ -12,7 +12,7 @@ import sys
 
 import instances
 from rust_source import ROOT, Sources, code
-from stack import GIVEN, NETWORK, VARIANTS, Contradiction, Stack, as_list, translated
+from stack import GIVEN, NETWORK, PSEUDO, VARIANTS, Contradiction, Stack, as_list, translated
 
 # Variables that code reads and AWS has no use for, each with the reason.
 NOT_IN_AWS = {
@@ -89,6 +89,8 @@ REFUSED = [
     ({"WebhookUrl": "https://example.org"}, "WebhookSecret"),
     ({"WebhookUrl": "http://example.org", "WebhookSecret": "x"}, "WebhookUrl"),
     ({"Monitoring": "no", "AlarmEmail": "ops@example.org"}, "Monitoring=yes"),
+    ({"Metrics": "none"}, "Monitoring=yes needs metrics"),
+    ({"Metrics": "some"}, "Metrics"),
     ({"Engines": "cwltool"}, "Engines"),
     ({"PublicUrl": "https://wes.example.org/"}, "PublicUrl"),
     ({"EngineImage": ""}, "EngineImage"),
@@ -100,6 +102,8 @@ TAKEN = [
     {"InputBuckets": ",".join(f"bucket-{number}-of-eight" for number in range(8))},
     {"TriggerBuckets": ",".join(f"bucket-{number}-of-sixteen" for number in range(16))},
     {"ReconcileSchedule": "rate(1 hour)"},
+    {"Metrics": "none", "Monitoring": "no"},
+    {"Metrics": "all"},
     {"AuthMode": "iam", "AdminGroup": "111122223333:role/Admins"},
     NETWORK | {"AssignPublicIp": "ENABLED"},
     NETWORK | {"Compute": "ec2", "TaskCpu": "1024", "TaskMemory": "15000"},
@@ -385,28 +389,39 @@ def table(stack):
 
 
 def metrics(stack, sources):
-    """Metric filters look for lines that the function logs, and alarms for metrics that filters make."""
-    groups = {item["LogGroupName"]: name for name, item in stack.of_type("AWS::Logs::LogGroup").items()}
-    made = set()
-    for name, item in stack.of_type("AWS::Logs::MetricFilter").items():
-        function = groups[item["LogGroupName"]].removesuffix("Logs").lower()
-        logged = "\n".join(each.body for each in sources.reached(function))
-        message = re.search(r'\$\.message = "([^"]+)"', item["FilterPattern"])[1]
-        if f'"{message}"' not in logged:
-            yield f"{name}: {function} does not log {message!r}"
-        for field in re.findall(r"\$\.(\w+) =", item["FilterPattern"]):
-            if field != "message" and not re.search(rf"[%?\s]{field}\b", logged):
-                yield f"{name}: {function} logs no field {field}"
-        for state in re.findall(r'\$\.state = "(\w+)"', item["FilterPattern"]):
-            if f'"{state}"' not in code(ROOT / "crates/core/src/run_state.rs"):
-                yield f"{name}: there is no state {state}"
-        actions = code(ROOT / "functions/reconcile/src/summary.rs")
-        for action in re.findall(r'\$\.action = "(\w+)', item["FilterPattern"]):
-            if not re.search(rf"\b{action}\b\s*[,{{]", actions[actions.index("enum Action"):]):
-                yield f"{name}: reconcile has no action {action}"
-        made |= {transformation["MetricName"] for transformation in item["MetricTransformations"]}
-    alarmed = {item["MetricName"] for item in stack.of_type("AWS::CloudWatch::Alarm").values() if item["Namespace"].startswith("stepwes")}
-    yield from both("alarms on our metrics", made, alarmed)
+    """Alarms and the dashboard look at metrics of ours that functions make, by dimensions that these have."""
+    source = code(ROOT / "crates/log/src/metrics.rs")
+    made = {}
+    for target, name, dimensions in re.findall(r'Metric \{ target: (\w+), name: "(\w+)", .*dimensions: &\[(.*)\] \}', source):
+        made[name] = re.findall(r'"(\w+)"', dimensions)
+        logged = [name for name, text in sources.text.items() if re.search(rf"target: {target}\b", text) and name != "log"]
+        if not logged:
+            yield f"nobody logs what {name} is made of"
+    states = set(re.findall(r'=> "([A-Z_]+)"', code(ROOT / "crates/core/src/run_state.rs")))
+    namespace = f"stepwes/{PSEUDO['AWS::StackName']}"
+    asked = [
+        (f"the alarm {alarm}", item["MetricName"], [(each["Name"], each["Value"]) for each in item.get("Dimensions", ())])
+        for alarm, item in stack.of_type("AWS::CloudWatch::Alarm").items() if item["Namespace"] == namespace
+    ]
+    for item in stack.of_type("AWS::CloudWatch::Dashboard").values():
+        for widget in json.loads(item["DashboardBody"])["widgets"]:
+            for given, name, *rest in widget["properties"]["metrics"]:
+                if given == namespace:
+                    rest = [each for each in rest if isinstance(each, str)]
+                    asked.append(("the dashboard", name, list(zip(rest[::2], rest[1::2], strict=True))))
+    for who, name, dimensions in asked:
+        if name not in made:
+            yield f"{who} looks at {name}, which no function makes"
+        elif [dimension for dimension, _ in dimensions] != made[name]:
+            yield f"{who} looks at {name} by {[dimension for dimension, _ in dimensions]}; it is made by {made[name]}"
+        for dimension, value in dimensions:
+            if dimension in ("to", "from") and value not in states:
+                yield f"{who} looks at {name} of {value}, which is no state"
+    if len(asked) < 4:
+        yield "alarms look at none of our metrics"
+    environment = next(iter(functions(stack).values()))["Environment"]["Variables"]
+    if environment["STEPWES_METRICS_NAMESPACE"] != namespace:
+        yield f"metrics are made in {environment['STEPWES_METRICS_NAMESPACE']}, and looked for in {namespace}"
     # Each alarm says in docs/deploy.md what to do.
     advice = (ROOT / "docs/deploy.md").read_text()
     advice = advice[advice.index("## Alarms, and what to do"):]
@@ -414,8 +429,6 @@ def metrics(stack, sources):
     advised = {name for row in re.findall(r"(?m)^\| ([A-Z][\w, ]+) \|", advice) for name in row.split(", ")}
     alarms = {name.removesuffix("Alarm") for name in stack.of_type("AWS::CloudWatch::Alarm")}
     yield from both("docs/deploy.md's alarms", alarms, advised if stack.conditions["Publishes"] else advised & alarms)
-    for item in stack.of_type("AWS::CloudWatch::Dashboard").values():
-        json.loads(item["DashboardBody"])
 
 
 def parameters(template):

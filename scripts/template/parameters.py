@@ -22,6 +22,7 @@ BESIDE = {
     ("AllowAnonymous", "yes"): {"AuthMode": "none"},
     ("AssignPublicIp", "DISABLED"): NETWORK,
     ("Compute", "ec2"): NETWORK,
+    ("Metrics", "none"): {"Monitoring": "no"},
     ("TaskMemory", "512"): {"TaskCpu": "256"},
     ("TaskMemory", "122880"): {"TaskCpu": "16384"},
     **{("TaskCpu", str(cpu)): {"TaskMemory": str(memory)} for cpu, memory in [

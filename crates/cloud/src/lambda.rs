@@ -5,12 +5,13 @@ use std::{fmt::Debug, future::Future};
 use axum::{Router, response::Response};
 use http::{HeaderValue, Uri, header};
 use lambda_http::{Request, RequestExt as _, request::RequestContext};
-use lambda_runtime::{Error, LambdaEvent};
+use lambda_runtime::{Context, Error, LambdaEvent};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use stepwes_core::TraceParent;
+use stepwes_log::{Lines, Metrics};
 use tower::ServiceExt as _;
-use tracing::Instrument as _;
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
     layer::SubscriberExt as _,
@@ -20,6 +21,7 @@ use tracing_subscriber::{
 use crate::{
     env::{self, SettingError},
     http::{StagePrefix, frame},
+    invocation::Invocation,
     step::StepFailure,
 };
 
@@ -27,22 +29,34 @@ use crate::{
 /// (`stepwes_store=trace,info`). `RUST_LOG` is read when it is not set.
 pub const LOG: &str = "STEPWES_LOG";
 
+/// The variable that says which metrics are made: `none`, `runs`, or `all`, which has requests by
+/// route, too.
+pub const METRICS: &str = "STEPWES_METRICS";
+/// The variable that names CloudWatch's namespace for them.
+pub const METRICS_NAMESPACE: &str = "STEPWES_METRICS_NAMESPACE";
+
 /// What is logged unless the environment says otherwise.
 const DEFAULT_LOG: &str = "warn,stepwes=info";
 
-/// Sends log lines to standard output, one JSON object a line, with their spans' fields.
+/// Sends log lines to standard output ([`stepwes_log`]), with the metrics that are asked for.
 ///
 /// # Errors
-/// [`SettingError`] when `STEPWES_LOG` or `RUST_LOG` cannot be read.
+/// [`SettingError`] when `STEPWES_LOG`, `RUST_LOG` or `STEPWES_METRICS` cannot be read, or there
+/// is no namespace for metrics.
 pub fn init_tracing() -> Result<(), SettingError> {
-    let layer = tracing_subscriber::fmt::layer()
-        .json()
-        .flatten_event(true)
-        .with_current_span(true)
-        .with_span_list(false);
+    let layer = Lines::new(std::io::stdout).with_metrics(metrics()?);
     // A second call, as in tests, changes nothing.
     let _already_there = tracing_subscriber::registry().with(layer).with(log_targets()?).try_init();
     Ok(())
+}
+
+/// The metrics that `STEPWES_METRICS` asks for; none when it is not set.
+fn metrics() -> Result<Option<Metrics>, SettingError> {
+    match env::optional(METRICS).as_deref() {
+        None | Some("none") => Ok(None),
+        Some(name) => Metrics::named(name, env::required(METRICS_NAMESPACE)?)
+            .map_err(|why| SettingError::Unreadable { name: METRICS, why }),
+    }
 }
 
 /// What `STEPWES_LOG`, else `RUST_LOG`, says is logged.
@@ -73,6 +87,16 @@ fn targets(text: &str) -> Result<Targets, String> {
 pub async fn run_api(router: Router) -> Result<(), Error> {
     let service = frame(router).map_request(restore_path).map_response(keep_bytes);
     lambda_http::run(service).await
+}
+
+/// The trace that the present invocation belongs to: X-Ray's, which Lambda's runtime tells in
+/// `_X_AMZN_TRACE_ID`; a new one where it tells none.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime>
+#[must_use]
+pub fn invocation_trace() -> TraceParent {
+    env::optional("_X_AMZN_TRACE_ID")
+        .and_then(|header| TraceParent::from_xray(&header))
+        .unwrap_or_else(TraceParent::generate)
 }
 
 /// What a URL's path holds as it is; the rest is percent-encoded. `%` is among it: see below.
@@ -162,14 +186,21 @@ where
     A: Future<Output = Result<O, StepFailure>>,
 {
     let handler = &handler;
-    lambda_runtime::run(lambda_runtime::service_fn(move |event: LambdaEvent<Value>| {
-        let span = tracing::info_span!("step", request_id = %event.context.request_id);
-        async move { step(event.payload, handler).await }.instrument(span)
+    lambda_runtime::run(lambda_runtime::service_fn(move |event: LambdaEvent<Value>| async move {
+        let LambdaEvent { payload, context } = event;
+        let tell = |failure: &StepFailure| (failure.error_type().to_owned(), failure.to_string());
+        invocation(&context, &payload).logged(tell, step(payload, handler)).await
     }))
     .await
 }
 
-/// One invocation: the event read, the handler run, its failure logged.
+/// What is logged of an invocation.
+pub(crate) fn invocation(context: &Context, event: &Value) -> Invocation {
+    let trace = context.xray_trace_id.as_deref().and_then(TraceParent::from_xray);
+    Invocation::new(&context.env_config.function_name, &context.request_id, trace, event)
+}
+
+/// One invocation: the event read, the handler run.
 async fn step<E, O, F, A>(event: Value, handler: &F) -> Result<O, StepFailure>
 where
     E: DeserializeOwned,
@@ -181,11 +212,7 @@ where
             "the event is not of the form that this function takes: {error}"
         ))
     })?;
-    let answer = handler(event).await;
-    if let Err(failure) = &answer {
-        tracing::warn!(%failure, error_type = failure.error_type(), "the step failed");
-    }
-    answer
+    handler(event).await
 }
 
 #[cfg(test)]

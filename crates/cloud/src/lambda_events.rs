@@ -9,11 +9,10 @@ use lambda_runtime::{Diagnostic, Error, LambdaEvent};
 use serde::{Deserialize, Deserializer, Serialize, de, de::IgnoredAny};
 use serde_json::{Value, value::RawValue};
 use tower::ServiceExt as _;
-use tracing::Instrument as _;
 
 use crate::{
     http::frame,
-    lambda::{keep_bytes, restore_path},
+    lambda::{invocation, keep_bytes, restore_path},
 };
 
 /// What the function is invoked with.
@@ -82,9 +81,12 @@ where
                     Ok(Answer::Response(response))
                 }
                 Invocation::Event(event) => {
-                    let span = tracing::info_span!("event", request_id = %context.request_id);
-                    let outcome = handler(event).instrument(span).await;
-                    outcome.map(Answer::Outcome).map_err(Into::<Diagnostic>::into)
+                    let invocation = invocation(&context, &event);
+                    let outcome = async { handler(event).await.map_err(Into::<Diagnostic>::into) };
+                    let tell = |failure: &Diagnostic| {
+                        (failure.error_type.clone(), failure.error_message.clone())
+                    };
+                    invocation.logged(tell, outcome).await.map(Answer::Outcome)
                 }
             }
         }

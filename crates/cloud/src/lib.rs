@@ -6,6 +6,7 @@ pub mod ecs;
 pub mod env;
 pub mod executions;
 pub mod http;
+pub mod invocation;
 pub mod lambda;
 pub mod lambda_events;
 pub mod object_version;

@@ -6,7 +6,7 @@ use std::error::Error;
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use lambda_runtime::Diagnostic;
-use stepwes_core::{RunId, RunState, step::error_type};
+use stepwes_core::{RunId, step::error_type};
 use stepwes_store::StoreError;
 use thiserror::Error;
 
@@ -62,16 +62,6 @@ impl StepFailure {
         } else {
             Self::Internal(format!("{operation} failed{code}; the function's log says why"))
         }
-    }
-}
-
-/// Logs that a run has ended. SYSTEM_ERROR is an error in the log, too: operators count these lines
-/// (template.yaml's metric filters), whatever else is logged.
-pub fn log_end(run_id: RunId, state: RunState) {
-    if state == RunState::SystemError {
-        tracing::error!(%run_id, %state, "the run has ended");
-    } else {
-        tracing::info!(%run_id, %state, "the run has ended");
     }
 }
 
@@ -138,59 +128,7 @@ impl From<ExecutionError> for StepFailure {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io,
-        sync::{Arc, Mutex, PoisonError},
-    };
-
-    use serde_json::Value;
-    use stepwes_core::{Clock as _, IdGenerator as _, RandomIds, SystemClock};
-
     use super::*;
-
-    /// What is logged, line by line.
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn an_end_is_logged_as_metric_filters_look_for_it() {
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .json()
-            .flatten_event(true)
-            .with_writer(move || writer.clone())
-            .finish();
-        let run_id = RandomIds.run_id(SystemClock.now());
-        tracing::subscriber::with_default(subscriber, || {
-            log_end(run_id, RunState::SystemError);
-            log_end(run_id, RunState::Complete);
-        });
-        let logged = lines.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let logged: Vec<_> = String::from_utf8_lossy(&logged)
-            .lines()
-            .map(|line| serde_json::from_str::<Value>(line).expect("a line of JSON"))
-            .map(|line| {
-                assert_eq!(line["run_id"], run_id.to_string());
-                (line["level"].clone(), line["message"].clone(), line["state"].clone())
-            })
-            .collect();
-        let ended = |level: &str, state: &str| {
-            (Value::from(level), Value::from("the run has ended"), Value::from(state))
-        };
-        assert_eq!(logged, [ended("ERROR", "SYSTEM_ERROR"), ended("INFO", "COMPLETE")]);
-    }
 
     #[test]
     fn a_quote_is_one_line_and_cut_between_characters() {

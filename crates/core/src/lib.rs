@@ -18,6 +18,7 @@ pub mod state_change;
 pub mod step;
 pub mod task;
 pub mod token;
+pub mod trace;
 pub mod trigger;
 pub mod wes;
 
@@ -25,3 +26,4 @@ pub use clock::{Clock, IdGenerator, RandomIds, SystemClock};
 pub use error::ApiError;
 pub use run::{Run, RunId};
 pub use run_state::{RunEvent, RunState};
+pub use trace::TraceParent;

@@ -13,6 +13,7 @@ use crate::{
     run_state::{Position, RunState},
     task::OutputFile,
     token::AttemptToken,
+    trace::TraceParent,
 };
 
 /// A run's id: a UUID version 7, so that ids sort by the time of creation.
@@ -102,6 +103,8 @@ pub struct Run {
     pub system_logs: Vec<String>,
     /// Whether `outputs.json` has been written.
     pub has_outputs: bool,
+    /// The trace that it belongs to; none for a run from before there were any.
+    pub trace: Option<TraceParent>,
 }
 
 impl Run {

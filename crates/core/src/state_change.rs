@@ -42,6 +42,8 @@ pub struct StateChange {
     pub has_outputs: bool,
     /// Where the outputs object is, or is going to be.
     pub outputs: String,
+    /// The trace that the run belongs to, as W3C's `traceparent`; empty for a run without one.
+    pub traceparent: String,
 }
 
 impl StateChange {
@@ -92,6 +94,7 @@ mod tests {
             has_outputs: true,
             outputs: "s3://runs/results/01a2033d-2b81-7418-bdf5-2d6241489c15/outputs.json"
                 .to_owned(),
+            traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned(),
         }
     }
 

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{run::RunId, token::AttemptToken};
+use crate::{run::RunId, token::AttemptToken, trace::TraceParent};
 
 /// Environment variables that the state machine sets on the task (RunTask overrides).
 pub mod env {
@@ -97,6 +97,9 @@ pub enum ReportResponse {
         /// allows. To [`ReportAction::Credentials`]: the same, but for reading alone.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         credentials: Option<TaskCredentials>,
+        /// To a claim: the trace that the run belongs to, for the engine.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trace: Option<TraceParent>,
     },
     /// Stop at once: this task is not, or no longer, the one that counts.
     Refused {

@@ -14,12 +14,14 @@ use bytes::Bytes;
 use chrono::Utc;
 use nix::errno::Errno;
 use stepwes_core::{
+    TraceParent,
     endpoint::Endpoints,
     keys::{self, LogStream},
     task::{EngineOutputs, MAX_RESULT_BYTES, TaskOutcome, TaskResult, exit},
+    trace,
 };
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
-use tracing::{error, info, warn};
+use tracing::{Span, error, info, warn};
 
 use crate::{
     bucket::Bucket,
@@ -73,9 +75,9 @@ const PASSED_ON: [&str; 15] = [
 
 /// Executes the attempt and gives the code to exit with.
 pub(crate) async fn run(config: &Config, stop: &Stop) -> i32 {
-    info!("run {}, attempt {}", config.run_id, config.attempt);
+    info!("the task begins");
     let claimed = unless_stopped(stop, claim(config)).await;
-    let Claimed { bucket, reporter, credentials } = match claimed {
+    let Claimed { bucket, reporter, credentials, trace } = match claimed {
         Ok(claimed) => claimed,
         Err(failure) => return exit_code(&failure),
     };
@@ -99,6 +101,7 @@ pub(crate) async fn run(config: &Config, stop: &Stop) -> i32 {
                 bucket: &bucket,
                 reporter: &reporter,
                 credentials: &credentials,
+                trace,
                 stop,
                 work,
             };
@@ -129,6 +132,7 @@ struct Claimed {
     bucket: Bucket,
     reporter: Arc<Reporter>,
     credentials: ScopedCredentials,
+    trace: Option<TraceParent>,
 }
 
 /// Binds the attempt to this task.
@@ -136,8 +140,13 @@ async fn claim(config: &Config) -> Result<Claimed, Failure> {
     // The configuration is loaded while the endpoint answers.
     let (arn, aws) = tokio::join!(task_arn(&config.metadata_uri, config.limits.patience), aws());
     let reporter = Arc::new(Reporter::new(&aws, config, arn?));
-    let credentials = ScopedCredentials::of_task(reporter.clone(), reporter.claim().await?);
-    Ok(Claimed { bucket: Bucket::new(&aws, config, credentials.clone()), reporter, credentials })
+    let (credentials, trace) = reporter.claim().await?;
+    if let Some(trace) = trace {
+        Span::current().record("trace_id", trace.trace_id());
+    }
+    let credentials = ScopedCredentials::of_task(reporter.clone(), credentials);
+    let bucket = Bucket::new(&aws, config, credentials.clone());
+    Ok(Claimed { bucket, reporter, credentials, trace })
 }
 
 async fn aws() -> SdkConfig {
@@ -258,6 +267,8 @@ struct Attempt<'a> {
     bucket: &'a Bucket,
     reporter: &'a Arc<Reporter>,
     credentials: &'a ScopedCredentials,
+    /// What the engine's own spans hang below.
+    trace: Option<TraceParent>,
     stop: &'a Stop,
     work: &'a WorkDir,
 }
@@ -445,7 +456,7 @@ impl Attempt<'_> {
     }
 
     /// What the engine and its tools see of our environment, none of our credentials and not our
-    /// token; and the way to their own, `aws`.
+    /// token; and the way to their own and the run's trace, `aws`.
     fn environment(
         &self,
         container: Container,
@@ -465,6 +476,8 @@ impl Attempt<'_> {
         variables.extend(home.map(|home| ("HOME".into(), home)));
         variables.push(("TMPDIR".into(), self.work.temporary().into_os_string()));
         variables.extend(aws);
+        let trace = self.trace.map(|trace| trace.to_string());
+        variables.extend(trace.map(|trace| (trace::VARIABLE.into(), trace.into())));
         variables
     }
 

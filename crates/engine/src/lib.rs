@@ -27,7 +27,7 @@ mod workdir;
 use std::path::PathBuf;
 
 use stepwes_core::task;
-use tracing::error;
+use tracing::{Instrument as _, error, error_span, field};
 
 /// Executes the attempt that the environment names ([`stepwes_core::task::env`]) and gives the
 /// code to exit with ([`stepwes_core::task::exit`]). Whatever happens, the exit file, when one is
@@ -49,7 +49,11 @@ async fn execute() -> i32 {
         .and_then(|()| stop::Stop::install().map_err(|error| format!("no signals: {error}")))
         .and_then(|stop| Ok((stop, config::Config::from_env()?)));
     match prepared {
-        Ok((stop, config)) => attempt::run(&config, &stop).await,
+        Ok((stop, config)) => {
+            let (run_id, attempt) = (field::display(config.run_id), config.attempt);
+            let span = error_span!("attempt", run_id, attempt, trace_id = field::Empty);
+            attempt::run(&config, &stop).instrument(span).await
+        }
         Err(reason) => {
             error!("{reason}");
             task::exit::FAILED

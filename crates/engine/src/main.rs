@@ -1,5 +1,6 @@
 //! The binary `stepwes-engine`: the container's command in the engine task.
 
+use stepwes_log::Lines;
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
     layer::SubscriberExt as _,
@@ -9,8 +10,12 @@ use tracing_subscriber::{
 // One thread: the task waits for the network and for the engine, which needs the cores.
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == "--version") {
+        println!("stepwes-engine {}", env!("CARGO_PKG_VERSION"));
+        return;
+    }
     tracing_subscriber::registry()
-        .with(tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::stderr))
+        .with(Lines::new(std::io::stderr))
         .with(
             Targets::new()
                 .with_default(LevelFilter::WARN)

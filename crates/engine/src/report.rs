@@ -15,7 +15,7 @@ use aws_sdk_lambda::{Client, error::ProvideErrorMetadata as _, primitives::Blob}
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use stepwes_core::{
-    RunId,
+    RunId, TraceParent,
     task::{RefusedReason, ReportAction, ReportRequest, ReportResponse, TaskCredentials},
     token::AttemptToken,
 };
@@ -149,15 +149,16 @@ impl Reporter {
         }
     }
 
-    /// Binds the attempt to this task, or renews its credentials.
+    /// Binds the attempt to this task, or renews its credentials. Gives the run's trace, too.
     ///
     /// # Errors
     /// [`Failure::Refused`]; [`Failure::Passing`] when the function does not answer.
-    pub(crate) async fn claim(&self) -> Result<TaskCredentials, Failure> {
-        let credentials = self.say(ReportAction::Claim).await?;
-        credentials.ok_or_else(|| {
+    pub(crate) async fn claim(&self) -> Result<(TaskCredentials, Option<TraceParent>), Failure> {
+        let (credentials, trace) = self.say(ReportAction::Claim).await?;
+        let credentials = credentials.ok_or_else(|| {
             Failure::Passing("the report function gave no credentials for a claim".to_owned())
-        })
+        })?;
+        Ok((credentials, trace))
     }
 
     /// Asks for credentials for what this task runs.
@@ -165,7 +166,7 @@ impl Reporter {
     /// # Errors
     /// As [`Self::claim`].
     async fn lend(&self) -> Result<TaskCredentials, Failure> {
-        let credentials = self.say(ReportAction::Credentials).await?;
+        let (credentials, _) = self.say(ReportAction::Credentials).await?;
         credentials.ok_or_else(|| {
             Failure::Passing("the report function gave no credentials for the engine".to_owned())
         })
@@ -197,7 +198,10 @@ impl Reporter {
         self.refused.borrow().is_some()
     }
 
-    async fn say(&self, action: ReportAction) -> Result<Option<TaskCredentials>, Failure> {
+    async fn say(
+        &self,
+        action: ReportAction,
+    ) -> Result<(Option<TaskCredentials>, Option<TraceParent>), Failure> {
         let passing =
             |text: String| Failure::Passing(format!("the report function cannot be used: {text}"));
         let request = ReportRequest {
@@ -214,7 +218,7 @@ impl Reporter {
         })
         .await?;
         match response {
-            ReportResponse::Accepted { credentials } => Ok(credentials),
+            ReportResponse::Accepted { credentials, trace } => Ok((credentials, trace)),
             ReportResponse::Refused { reason } => {
                 self.refused.send_replace(Some(reason));
                 Err(Failure::Refused(reason))
@@ -323,7 +327,7 @@ impl ScopedCredentials {
             return Ok((held.credentials.clone(), held.renew_at));
         }
         let renewed = match self.holder {
-            Holder::Task => self.reporter.claim().await,
+            Holder::Task => self.reporter.claim().await.map(|(credentials, _)| credentials),
             Holder::Engine => self.reporter.lend().await,
         };
         match (renewed, &*held) {

@@ -9,7 +9,10 @@ use lambda_runtime::Diagnostic;
 use percent_encoding::percent_decode_str;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use stepwes_cloud::invocation::Invocation;
 use stepwes_core::step::error_type;
+use tracing::Instrument as _;
+use uuid::Uuid;
 
 use crate::{
     arn,
@@ -105,19 +108,17 @@ impl Functions {
         let Some(handler) = self.0.get(name) else {
             return Err(exited(format!("there is no function {name}")));
         };
+        let request_id = Uuid::new_v4().to_string();
+        let invocation = Invocation::new(name, &request_id, None, &payload);
+        let tell = |error: &FunctionError| (error.error_type.clone(), error.error_message.clone());
+        let work = handler(payload);
         // In a task of its own, so that a panic ends the invocation alone, and a caller that hangs
         // up does not cut it short.
-        let done = tokio::spawn(handler(payload)).await;
-        let outcome = done.unwrap_or_else(|_| Err(exited("the function panicked".to_owned())));
-        if let Err(error) = &outcome {
-            tracing::warn!(
-                function = name,
-                error.error_type,
-                error.error_message,
-                "a function failed"
-            );
-        }
-        outcome
+        let work = async move {
+            let done = tokio::spawn(work.in_current_span()).await;
+            done.unwrap_or_else(|_| Err(exited("the function panicked".to_owned())))
+        };
+        invocation.logged(tell, work).await
     }
 }
 

@@ -6,10 +6,10 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use axum::{Router, body::Body, response::IntoResponse as _};
+use axum::{Router, body::Body};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header, uri::Authority};
 use stepwes_authorize::Identity;
-use stepwes_cloud::http::{Callers, HttpError, routes};
+use stepwes_cloud::http::{Callers, HttpError, frame, routes};
 use stepwes_core::ApiError;
 use stepwes_store::StoreError;
 use tower::ServiceExt as _;
@@ -45,7 +45,7 @@ impl Public {
     /// Answers one request.
     pub(crate) async fn call(&self, mut request: Request<Body>) -> Response<Body> {
         if let Err(refusal) = self.guard.check(request.method(), request.headers()) {
-            return HttpError::from(refusal).into_response();
+            return refused(request, refusal).await;
         }
         if is_presigned(request.uri().query()) {
             as_signed(request.headers_mut(), &self.presign_host);
@@ -58,7 +58,7 @@ impl Public {
                 }
                 // The functions refuse it themselves, where they ask for a caller.
                 Ok(None) => {}
-                Err(error) => return HttpError::from(error).into_response(),
+                Err(error) => return refused(request, error).await,
             }
         }
         let base = self.guard.base_url(request.headers());
@@ -118,6 +118,13 @@ async fn identify(
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let header = values.next().and_then(|value| value.to_str().ok());
     stepwes_authorize::identify(authorizer, header.filter(|_| values.next().is_none())).await
+}
+
+/// A refusal in the frame of every answer, which logs it.
+async fn refused(request: Request<Body>, error: impl Into<HttpError>) -> Response<Body> {
+    let error = error.into();
+    let refuse = move || std::future::ready(error.clone());
+    answer(frame(Router::new().fallback(refuse)), request).await
 }
 
 async fn answer(router: Router, request: Request<Body>) -> Response<Body> {

@@ -106,6 +106,7 @@ impl Item {
             cmd: Vec::new(),
             system_logs: Vec::new(),
             has_outputs: false,
+            trace: None,
         }
     }
 
@@ -234,6 +235,7 @@ pub(crate) fn existing(
             fingerprint: String::new(),
             expires_at: DateTime::UNIX_EPOCH,
         }),
+        trace: None,
     };
     let run = item.map(|item| Run { run_id: id(own), ..item.run() });
     let used = key.map(|run| IdempotentRun { run_id: id(run), fingerprint: String::new() });

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, str::FromStr};
 
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::{primitives::Blob, types::AttributeValue};
 use chrono::{DateTime, SecondsFormat, Utc};
 use stepwes_core::{
     caller_token::SecretDigest,
@@ -10,6 +10,7 @@ use stepwes_core::{
     run::{RequestSummary, Run, RunId},
     run_state::RunState,
     token::AttemptToken,
+    trace::TraceParent,
 };
 
 use crate::{
@@ -90,6 +91,8 @@ pub(crate) fn encode_run(run: &Run) -> Item {
     set(at::CMD, (!run.cmd.is_empty()).then(|| texts(&run.cmd)));
     set(at::SYSTEM_LOGS, (!run.system_logs.is_empty()).then(|| texts(&run.system_logs)));
     set(at::HAS_OUTPUTS, Some(AttributeValue::Bool(run.has_outputs)));
+    let trace = run.trace.map(|trace| Blob::new(trace.to_bytes()));
+    set(at::TRACE, trace.map(AttributeValue::B));
     item
 }
 
@@ -120,6 +123,7 @@ pub(crate) fn decode_run(item: &Item) -> Result<Run, StoreError> {
         cmd: fields.optional(at::CMD, Fields::texts)?.unwrap_or_default(),
         system_logs: fields.optional(at::SYSTEM_LOGS, Fields::texts)?.unwrap_or_default(),
         has_outputs: fields.flag(at::HAS_OUTPUTS)?,
+        trace: fields.optional(at::TRACE, Fields::trace)?,
     })
 }
 
@@ -175,6 +179,7 @@ pub(crate) fn encode_event(
     set(at::START_TIME, run.start_time.map(|time| text(instant(time))));
     set(at::END_TIME, run.end_time.map(|time| text(instant(time))));
     set(at::HAS_OUTPUTS, Some(AttributeValue::Bool(run.has_outputs)));
+    set(at::TRACEPARENT, run.trace.map(|trace| text(trace.to_string())));
     set(at::CHANGE_ID, Some(text(change_id)));
     item
 }
@@ -196,6 +201,7 @@ pub(crate) fn decode_event(item: &Item) -> Result<RunEventItem, StoreError> {
         start_time: fields.optional(at::START_TIME, Fields::parsed)?,
         end_time: fields.optional(at::END_TIME, Fields::parsed)?,
         has_outputs: fields.flag(at::HAS_OUTPUTS)?,
+        trace: fields.optional(at::TRACEPARENT, Fields::parsed)?,
     })
 }
 
@@ -330,6 +336,14 @@ impl<'a> Fields<'a> {
 
     fn state(&self, field: &'static str) -> Result<RunState, StoreError> {
         RunState::parse(self.str(field)?).ok_or_else(|| self.wrong(field, "it is not a state"))
+    }
+
+    fn trace(&self, field: &'static str) -> Result<TraceParent, StoreError> {
+        match self.value(field)? {
+            AttributeValue::B(bytes) => TraceParent::from_bytes(bytes.as_ref())
+                .map_err(|error| self.wrong(field, error.to_string())),
+            _ => Err(self.wrong(field, "it is not binary")),
+        }
     }
 
     fn texts(&self, field: &'static str) -> Result<Vec<String>, StoreError> {

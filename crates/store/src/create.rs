@@ -12,6 +12,7 @@ use crate::{
     error::StoreError,
     model::{Created, Idempotency, IdempotentRun, NewRun},
     rules, schema as at,
+    told::log_state_change,
     write::{Cancelled, Outcome, Refused, TRANSACT, Tries},
 };
 
@@ -41,9 +42,16 @@ impl RunStore {
                 items.push(self.put_idempotency(&new, idempotency, run.created_at.timestamp())?);
             }
             match self.transact(items).await {
-                Ok(Outcome::Done) => return Ok(Created::New(run)),
+                Ok(Outcome::Done) => {
+                    log_state_change(&run, None, at::ENQUEUE, "");
+                    return Ok(Created::New(run));
+                }
                 Ok(Outcome::Refused(refused)) => {
-                    return self.existing(&new, &refused, unanswered).await;
+                    let created = self.existing(&new, &refused, unanswered).await?;
+                    if let Created::New(_) = &created {
+                        log_state_change(&run, None, at::ENQUEUE, "");
+                    }
+                    return Ok(created);
                 }
                 Ok(Outcome::Contended) => tries.contended().await?,
                 Err(error) => {
@@ -93,6 +101,7 @@ impl RunStore {
             cmd: Vec::new(),
             system_logs: Vec::new(),
             has_outputs: false,
+            trace: new.trace,
         }
     }
 

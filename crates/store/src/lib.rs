@@ -13,6 +13,7 @@ mod read;
 mod remove;
 mod table;
 mod tokens;
+mod told;
 mod transition;
 mod write;
 
@@ -26,6 +27,7 @@ pub use model::{
     Change, Claim, Created, Holder, Idempotency, IdempotentRun, ListedRun, NewRun, RunEventItem,
     RunPage, StoredToken, Transition,
 };
+pub use told::log_state_change;
 
 /// The run table. Cheap to clone: the clones share their client.
 #[derive(Clone)]

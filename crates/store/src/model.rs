@@ -11,6 +11,7 @@ use stepwes_core::{
     run_state::{Refusal, RunState},
     state_change::StateChange,
     task::RefusedReason,
+    trace::TraceParent,
 };
 
 use crate::codec::{instant, tags_json};
@@ -28,6 +29,8 @@ pub struct NewRun {
     pub resources: Resources,
     /// The caller's idempotency key, when there was one.
     pub idempotency: Option<Idempotency>,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceParent>,
 }
 
 /// What makes a submission repeatable.
@@ -136,6 +139,17 @@ pub enum Transition {
     NotFound,
 }
 
+impl Transition {
+    /// The run, if there is one.
+    #[must_use]
+    pub const fn run(&self) -> Option<&Run> {
+        match self {
+            Self::Moved(run) | Self::Repeated(run) | Self::Refused { run, .. } => Some(run),
+            Self::NotFound => None,
+        }
+    }
+}
+
 /// What became of a task's claim to an attempt.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(
@@ -202,6 +216,8 @@ pub struct RunEventItem {
     pub end_time: Option<DateTime<Utc>>,
     /// Whether `outputs.json` had been written ([`stepwes_core::keys::outputs_json`]).
     pub has_outputs: bool,
+    /// The trace that the run belongs to.
+    pub trace: Option<TraceParent>,
 }
 
 impl RunEventItem {
@@ -224,6 +240,7 @@ impl RunEventItem {
             tags: tags_json(&self.tags),
             has_outputs: self.has_outputs,
             outputs: format!("s3://{bucket}/{}", outputs_json(self.run_id)),
+            traceparent: self.trace.map(|trace| trace.to_string()).unwrap_or_default(),
         }
     }
 }

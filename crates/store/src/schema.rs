@@ -78,6 +78,11 @@ pub const CMD: &str = "cmd";
 pub const SYSTEM_LOGS: &str = "system_logs";
 /// Whether `outputs.json` has been written.
 pub const HAS_OUTPUTS: &str = "has_outputs";
+/// The trace that a run belongs to, in bytes: with most engines' command lines, a run's item is just
+/// below the 1 KB that its writes are paid by.
+pub const TRACE: &str = "trace";
+/// The same in an event, as W3C's `traceparent`, which a pipe can publish.
+pub const TRACEPARENT: &str = "traceparent";
 /// An event's state before; absent for a creation.
 pub const FROM: &str = "from";
 /// An event's state after.

@@ -16,6 +16,7 @@ use crate::{
     model::{Change, Transition},
     rules::{Decision, Unchanged, decide},
     schema as at,
+    told::log_state_change,
     write::{Cancelled, Difference, Outcome, TRANSACT, Tries},
 };
 
@@ -42,16 +43,19 @@ impl RunStore {
         };
         let change_id = Uuid::new_v4().to_string();
         let mut tries = Tries::of(TRANSACT);
-        // The version that an unanswered try of ours would have made.
-        let mut unanswered = None;
+        // What an unanswered try of ours would have made of which run.
+        let mut unanswered: Option<(Run, Run)> = None;
+        let name = event.kind().as_str();
+        let cause = cut(change.cause.clone(), MAX_TEXT_BYTES);
         loop {
             let token = || AttemptToken::generate().map_err(|e| StoreError::Randomness(e.into()));
             let planned = match decide(&run, event, &change, self.clock.now(), token)? {
                 Decision::Write(planned) => planned,
                 decided => {
-                    if let Some(version) = unanswered
-                        && self.wrote(run_id, version, &change_id).await?
+                    if let Some((before, made)) = &unanswered
+                        && self.wrote(run_id, made.version, &change_id).await?
                     {
+                        log_state_change(made, Some(before), name, &cause);
                         return Ok(Transition::Moved(run));
                     }
                     return Ok(match decided {
@@ -61,17 +65,24 @@ impl RunStore {
                 }
             };
             let moved = planned.run;
-            let cause = cut(change.cause.clone(), MAX_TEXT_BYTES);
-            let name = event.kind().as_str();
             let mut items = vec![
                 self.update_run(&run, &moved, planned.condition)?,
-                self.put_new(encode_event(&moved, Some(run.state), name, cause, &change_id))?,
+                self.put_new(encode_event(
+                    &moved,
+                    Some(run.state),
+                    name,
+                    cause.clone(),
+                    &change_id,
+                ))?,
             ];
             if let Some((from, to)) = planned.counts {
                 items.push(self.count(Some(from), Some(to))?);
             }
             match self.transact(items).await {
-                Ok(Outcome::Done) => return Ok(Transition::Moved(moved)),
+                Ok(Outcome::Done) => {
+                    log_state_change(&moved, Some(&run), name, &cause);
+                    return Ok(Transition::Moved(moved));
+                }
                 Ok(Outcome::Refused(refused)) => {
                     tries.lost()?;
                     let refused = refused.first();
@@ -86,9 +97,9 @@ impl RunStore {
                 Ok(Outcome::Contended) => tries.contended().await?,
                 Err(error) => {
                     tries.failed(error).await?;
-                    unanswered = Some(moved.version);
-                    match self.get(run_id).await? {
-                        Some(read) => run = read,
+                    let read = self.get(run_id).await?;
+                    match read {
+                        Some(read) => unanswered = Some((std::mem::replace(&mut run, read), moved)),
                         None => return Ok(Transition::NotFound),
                     }
                 }

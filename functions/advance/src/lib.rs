@@ -9,7 +9,8 @@ pub mod reason;
 use stepwes_cloud::{
     Aws,
     env::{self, SettingError},
-    step::{StepFailure, log_end, quote},
+    invocation::is_about,
+    step::{StepFailure, quote},
 };
 use stepwes_core::{
     RunEvent, RunId, RunState,
@@ -79,9 +80,21 @@ pub async fn handle(state: &State, input: AdvanceInput) -> Result<AdvanceOutput,
     }
 }
 
+/// Tells the run of an event.
+async fn transition(
+    state: &State,
+    run_id: RunId,
+    event: RunEvent,
+    change: Change,
+) -> Result<Transition, StepFailure> {
+    let transition = state.store.transition(run_id, event, change).await?;
+    transition.run().into_iter().for_each(is_about);
+    Ok(transition)
+}
+
 async fn initialize(state: &State, run_id: RunId) -> Result<AdvanceOutput, StepFailure> {
     let change = Change { cause: "the execution began".to_owned(), ..Change::default() };
-    match state.store.transition(run_id, RunEvent::Initialize, change).await? {
+    match transition(state, run_id, RunEvent::Initialize, change).await? {
         Transition::Moved(run) | Transition::Repeated(run) => attempt_of(state, &run).await,
         Transition::Refused { run, .. } => match run.state {
             // The machine asks for the first attempt before it starts any task: none can be alive.
@@ -111,20 +124,16 @@ async fn preempt(
         system_log: Some(reason::of_lost_attempt(attempt, max_attempts, &reason)),
         ..Change::default()
     };
-    match state
-        .store
-        .transition(run_id, RunEvent::Preempt { attempt, max_attempts }, change)
-        .await?
-    {
+    match transition(state, run_id, RunEvent::Preempt { attempt, max_attempts }, change).await? {
         Transition::Moved(run) | Transition::Repeated(run) => match Next::end(run.state) {
-            Some(next) => Ok(ended(next, &run)),
+            Some(next) => Ok(answer(next, &run)),
             None => attempt_of(state, &run).await,
         },
         // A task claimed the attempt after collect found it lost: a RunTask whose answer never came
         // had started it all the same. The attempt lives, and is collected when that task has ended.
         Transition::Refused { run, .. } if run.attempt == attempt && !holder.is_of(&run) => {
             match Next::end(run.state) {
-                Some(next) => Ok(ended(next, &run)),
+                Some(next) => Ok(answer(next, &run)),
                 None => Ok(answer(Next::Wait, &run)),
             }
         }
@@ -152,20 +161,20 @@ async fn system_error(
             system_log: Some(reason.to_owned()),
             ..Change::default()
         };
-        state.store.transition(run_id, RunEvent::SystemError { attempt }, change)
+        transition(state, run_id, RunEvent::SystemError { attempt }, change)
     };
-    let mut answer = fail(attempt).await?;
-    if let Transition::Refused { run, .. } = &answer
+    let mut told = fail(attempt).await?;
+    if let Transition::Refused { run, .. } = &told
         && run.attempt == attempt + 1
         && run.state == RunState::Initializing
         && run.task_arn.is_none()
     {
         // The step that failed is the one that began this attempt: it took its effect, but its
         // answer never reached the machine, which knows the attempt before.
-        answer = fail(attempt + 1).await?;
+        told = fail(attempt + 1).await?;
     }
-    match answer {
-        Transition::Moved(run) | Transition::Repeated(run) => Ok(ended(Next::SystemError, &run)),
+    match told {
+        Transition::Moved(run) | Transition::Repeated(run) => Ok(answer(Next::SystemError, &run)),
         // A task has claimed the attempt: it may be at work, or its work may be finished, and this
         // function sees neither tasks nor results. The machine ends by this failure, and reconcile,
         // told so, looks for both before it ends the run.
@@ -193,8 +202,8 @@ async fn system_error(
 async fn canceled(state: &State, run: &Run) -> Result<AdvanceOutput, StepFailure> {
     let change = Change { cause: "no task is alive".to_owned(), ..Change::default() };
     let event = RunEvent::Canceled { attempt: run.attempt };
-    match state.store.transition(run.run_id, event, change).await? {
-        Transition::Moved(run) | Transition::Repeated(run) => Ok(ended(Next::Canceled, &run)),
+    match transition(state, run.run_id, event, change).await? {
+        Transition::Moved(run) | Transition::Repeated(run) => Ok(answer(Next::Canceled, &run)),
         Transition::Refused { run, .. } => end_or_stale(&run, run.attempt),
         Transition::NotFound => Err(StepFailure::RunNotFound(run.run_id)),
     }
@@ -217,7 +226,6 @@ async fn attempt_of(state: &State, run: &Run) -> Result<AdvanceOutput, StepFailu
             run.attempt, run.run_id
         )));
     };
-    tracing::info!(run_id = %run.run_id, attempt = run.attempt, "an attempt begins");
     Ok(AdvanceOutput {
         next: Next::RunTask,
         attempt: run.attempt,
@@ -230,17 +238,12 @@ async fn attempt_of(state: &State, run: &Run) -> Result<AdvanceOutput, StepFailu
 /// The answer for a run that has ended, or the failure for one that lives on elsewhere.
 fn end_or_stale(run: &Run, spoken: u32) -> Result<AdvanceOutput, StepFailure> {
     match Next::end(run.state) {
-        Some(next) => Ok(ended(next, run)),
+        Some(next) => Ok(answer(next, run)),
         None => Err(StepFailure::StaleAttempt(format!(
             "run {} is {} in attempt {}; this step speaks of attempt {spoken}",
             run.run_id, run.state, run.attempt
         ))),
     }
-}
-
-fn ended(next: Next, run: &Run) -> AdvanceOutput {
-    log_end(run.run_id, run.state);
-    answer(next, run)
 }
 
 /// An answer that starts no task.

@@ -16,8 +16,9 @@ use stepwes_cloud::{
     Aws,
     ecs::Tasks,
     env::{self, SettingError},
+    invocation::is_about,
     objects::Objects,
-    step::{StepFailure, log_end},
+    step::StepFailure,
 };
 use stepwes_core::{
     Clock, RunEvent, RunState, SystemClock,
@@ -113,9 +114,9 @@ pub async fn handle(state: &State, input: CollectInput) -> Result<CollectOutput,
     let Some(mut run) = state.store.get(input.run_id).await? else {
         return Err(StepFailure::RunNotFound(input.run_id));
     };
+    is_about(&run);
     for _ in 0..ROUNDS {
         if let Some(next) = Next::end(run.state) {
-            log_end(run.run_id, run.state);
             return Ok(CollectOutput {
                 next,
                 attempt: run.attempt,

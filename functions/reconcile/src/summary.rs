@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use stepwes_cloud::step::StepFailure;
 use stepwes_core::{RunId, RunState};
+use stepwes_log::metrics::{RECONCILE_FAILURE, REPAIR};
 
 /// What one pass did: the function's answer. Each repair and each failure is a log line too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,18 +60,30 @@ pub struct Failure {
 
 impl Summary {
     pub(crate) fn repaired(&mut self, repair: Repair) {
-        tracing::warn!(
-            run_id = %repair.run_id,
-            action = ?repair.action,
-            reason = repair.reason,
-            "repaired a run"
-        );
+        macro_rules! log {
+            ($($target:tt)*) => {
+                tracing::warn!(
+                    $($target)*
+                    run_id = %repair.run_id,
+                    action = ?repair.action,
+                    reason = repair.reason,
+                    "repaired a run"
+                )
+            };
+        }
+        // What is counted: runs whose execution was gone. Tasks that are told to stop again, and
+        // runs that were kept long enough, are in order.
+        match repair.action {
+            Action::Start | Action::End { .. } => log!(target: REPAIR,),
+            Action::StopTask { .. } | Action::Remove => log!(),
+        }
         self.repairs.push(repair);
     }
 
     pub(crate) fn failed(&mut self, run_id: Option<RunId>, failure: &StepFailure) {
         let error = failure.to_string();
         tracing::error!(
+            target: RECONCILE_FAILURE,
             run_id = run_id.map(tracing::field::display),
             error,
             "could not reconcile; the next pass tries again"

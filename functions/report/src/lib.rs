@@ -10,6 +10,7 @@ pub mod policy;
 use stepwes_cloud::{
     Aws,
     env::{self, SettingError},
+    invocation::is_about,
     step::StepFailure,
 };
 use stepwes_core::{
@@ -118,6 +119,7 @@ pub async fn handle(state: &State, request: ReportRequest) -> Result<ReportRespo
     };
     match heard {
         Ok(run) => {
+            is_about(&run);
             let policy = &state.policy;
             let given = match request.action {
                 ReportAction::Claim => {
@@ -135,7 +137,8 @@ pub async fn handle(state: &State, request: ReportRequest) -> Result<ReportRespo
                 None => None,
             };
             tracing::info!(%run_id, attempt, task_arn = request.task_arn, "a report was accepted");
-            Ok(ReportResponse::Accepted { credentials })
+            let trace = run.trace.filter(|_| request.action == ReportAction::Claim);
+            Ok(ReportResponse::Accepted { credentials, trace })
         }
         Err(reason) => {
             tracing::warn!(%run_id, attempt, reason = reason.as_str(), "a report was refused");

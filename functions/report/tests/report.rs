@@ -51,7 +51,9 @@ async fn refused(world: &World, request: &ReportRequest) -> RefusedReason {
 /// The access key that came with an accepted report, if one did.
 fn accepted(answer: ReportResponse) -> Option<String> {
     match answer {
-        ReportResponse::Accepted { credentials } => credentials.map(|given| given.access_key_id),
+        ReportResponse::Accepted { credentials, .. } => {
+            credentials.map(|given| given.access_key_id)
+        }
         ReportResponse::Refused { reason } => panic!("refused: {}", reason.as_str()),
     }
 }
@@ -69,6 +71,20 @@ async fn the_first_task_gets_the_attempt_and_credentials_for_its_run_alone() {
     assert_eq!(asked["RoleSessionName"], format!("stepwes-{SAMPLE_RUN}"));
     assert_eq!(asked["DurationSeconds"], "3600");
     assert!(asked["Policy"].contains(&format!("arn:aws:s3:::{BUCKET}/work/{SAMPLE_RUN}/1/*")));
+}
+
+#[tokio::test]
+async fn a_claim_is_told_the_runs_trace_and_nothing_else_is() {
+    let world = World::new().await;
+    let trace = world.initializing(1).await.trace;
+    assert!(trace.is_some());
+    let told = async |action| match ask(&world, &sample(&world, action).await).await {
+        ReportResponse::Accepted { trace, .. } => trace,
+        ReportResponse::Refused { reason } => panic!("refused: {}", reason.as_str()),
+    };
+    assert_eq!(told("claim").await, trace);
+    assert_eq!(told("run").await, None);
+    assert_eq!(told("credentials").await, None);
 }
 
 #[tokio::test]

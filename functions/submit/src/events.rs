@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use stepwes_cloud::{
+    lambda::invocation_trace,
     object_version::{ObjectVersion, Read},
     objects::ObjectError,
     step::StepFailure,
@@ -166,7 +167,7 @@ async fn dropped(state: &State, event: &Landed) -> Result<Outcome, EventFailure>
     let attachments = fetch(state, folder, attachments).await?;
     let identity = json!([event.bucket, event.key, version.identity()]).to_string();
     let key = IdempotencyKey::of_event(&hex::encode(Sha256::digest(identity)));
-    match submit(state, &owner, Some(key), request, attachments).await {
+    match submit(state, &owner, Some(key), request, attachments, invocation_trace()).await {
         Ok(run_id) => Ok(Outcome::run(run_id)),
         // The attachments were changed between two tellings of the same event.
         Err(ApiError::Conflict(_)) => Ok(Outcome::nothing("this version has had its run")),
@@ -349,7 +350,7 @@ async fn run_of_set(
     let RequestFile { request, attachments } = trigger.request(set)?;
     let attachments = fetch(state, &attachments_prefix(&trigger.name), attachments).await?;
     let key = IdempotencyKey::of_event(&trigger.run_key(set, versions));
-    match submit(state, &owner, Some(key), request, attachments).await {
+    match submit(state, &owner, Some(key), request, attachments, invocation_trace()).await {
         Ok(run_id) => Ok(Set::Run(run_id)),
         Err(ApiError::Conflict(_)) => Ok(Set::Had),
         Err(error) => Err(error.into()),

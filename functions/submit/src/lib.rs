@@ -23,7 +23,9 @@ use stepwes_cloud::{
     http::{Caller, Callers, HasCallers, HttpError, LoggedRun, routes},
     objects::Objects,
 };
-use stepwes_core::{ApiError, Clock, IdGenerator, RandomIds, SystemClock, wes::RunIdResponse};
+use stepwes_core::{
+    ApiError, Clock, IdGenerator, RandomIds, SystemClock, TraceParent, wes::RunIdResponse,
+};
 use stepwes_store::RunStore;
 use tracing::Instrument as _;
 
@@ -89,11 +91,12 @@ async fn run_workflow(
 ) -> Result<Response, HttpError> {
     let key = idempotency_key(request.headers())?;
     let (parts, body) = request.into_parts();
+    let trace = parts.extensions.get().copied().unwrap_or_else(TraceParent::generate);
     let submission = read(&parts.headers, body, &state.settings.limits).await?;
     // In a task of its own: a caller that hangs up now must not leave half a run behind.
     let work = async move {
         let Submission { request, attachments } = submission;
-        submit(&state, &caller.owner, key, request, attachments).await
+        submit(&state, &caller.owner, key, request, attachments, trace).await
     };
     let run_id = match tokio::spawn(work.in_current_span()).await {
         Ok(submitted) => submitted?,

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use stepwes_cloud::{sdk::whole, step::StepFailure};
 use stepwes_core::{clock::wes_time, keys};
+use stepwes_log::metrics::REJECTION;
 
 use crate::{State, event::Landed};
 
@@ -52,6 +53,7 @@ pub(crate) async fn report(
     };
     state.objects.put_json(&key, &rejection).await?;
     tracing::warn!(
+        target: REJECTION,
         what = subject.what,
         bucket = event.bucket,
         key = event.key,

@@ -23,13 +23,15 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, future::try_join, stream};
 use stepwes_cloud::{executions, http::api_error, objects::ObjectError, sdk::whole};
 use stepwes_core::{
-    ApiError, RunId, RunState,
+    ApiError, RunId, RunState, TraceParent,
     attachment::AttachmentName,
     keys,
     request::{Attachment, RunRequest, StoredRequest},
     resources::Resources,
 };
-use stepwes_store::{Created, Idempotency, IdempotentRun, NewRun, StoreError};
+use stepwes_store::{
+    Created, Idempotency, IdempotentRun, NewRun, StoreError, log_state_change, schema::ENQUEUE,
+};
 
 use crate::{Limits, State};
 
@@ -76,7 +78,7 @@ pub struct ReceivedAttachment {
     pub content: Bytes,
 }
 
-/// Submits a request for `owner`: gives the id of the run that is QUEUED now, or of the one that
+/// Submits a request for `owner`, as part of that trace: gives the id of the run that is QUEUED now, or of the one that
 /// the same request has made before under the same idempotency key.
 ///
 /// # Errors
@@ -88,6 +90,7 @@ pub async fn submit(
     idempotency: Option<IdempotencyKey>,
     request: RunRequest,
     attachments: Vec<ReceivedAttachment>,
+    trace: TraceParent,
 ) -> Result<RunId, ApiError> {
     check_limits(&request, attachments.len(), &state.settings.limits)?;
     let names: Vec<_> = attachments.iter().map(|attachment| attachment.name.clone()).collect();
@@ -130,7 +133,8 @@ pub async fn submit(
         discard(state, run_id).await;
         return Err(api_error(error));
     }
-    let new = NewRun { run_id, owner: owner.to_owned(), summary, resources, idempotency };
+    let trace = Some(trace);
+    let new = NewRun { run_id, owner: owner.to_owned(), summary, resources, idempotency, trace };
     match create(state, new).await? {
         Enqueued::New => {
             start(state, run_id).await;
@@ -242,7 +246,8 @@ async fn create(state: &State, new: NewRun) -> Result<Enqueued, ApiError> {
         // The id is another run's, and so are the objects below it.
         Err(error @ StoreError::RunIdTaken(_)) => Err(api_error(error)),
         Err(error) => match state.store.get(run_id).await {
-            Ok(Some(_)) => {
+            Ok(Some(run)) => {
+                log_state_change(&run, None, ENQUEUE, "");
                 tracing::warn!(%run_id, error = whole(&error), "created, though no answer came");
                 Ok(Enqueued::New)
             }

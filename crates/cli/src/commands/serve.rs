@@ -5,6 +5,7 @@ use std::{io::IsTerminal as _, num::NonZeroUsize, path::Path, process::ExitCode,
 use anyhow::Context as _;
 use serde_json::json;
 use stepwes_local::{Auth, LeftRunning, ServeError, ServeOptions, Server, StateChangeReceiver};
+use stepwes_log::Lines;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::{
     filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
@@ -189,13 +190,15 @@ fn log_to_stderr() {
     let terminal = std::io::stderr().is_terminal();
     let registry =
         tracing_subscriber::registry().with(log_level(if terminal { "warn" } else { "info" }));
-    // What cannot be logged cannot be reported either, and trying to would panic.
-    let layer =
-        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     if terminal {
-        registry.with(layer.with_target(false)).init();
+        // What cannot be logged cannot be reported either, and trying to would panic.
+        let layer = tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .log_internal_errors(false)
+            .with_target(false);
+        registry.with(layer).init();
     } else {
-        registry.with(layer.json()).init();
+        registry.with(Lines::new(std::io::stderr)).init();
     }
 }
 
@@ -209,7 +212,7 @@ fn log_to_file(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("{} cannot be written", path.display()))?;
     tracing_subscriber::registry()
         .with(log_level("info"))
-        .with(tracing_subscriber::fmt::layer().with_writer(Mutex::new(file)).json())
+        .with(Lines::new(Mutex::new(file)))
         .init();
     Ok(())
 }

@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::{executions::ExecutionError, objects::ObjectError, sdk::whole};
 
 /// An error answer: WES's `ErrorResponse` as JSON, perhaps with a header of its own.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct HttpError {
     error: ApiError,
     header: Option<(HeaderName, HeaderValue)>,

@@ -11,8 +11,9 @@ use axum::{
 };
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use lambda_http::request::RequestContext;
-use stepwes_core::{ApiError, RunId};
-use tracing::Instrument as _;
+use stepwes_core::{ApiError, RunId, TraceParent};
+use stepwes_log::metrics::REQUEST;
+use tracing::{Instrument as _, field};
 use uuid::Uuid;
 
 use super::{
@@ -51,22 +52,27 @@ async fn framed(mut request: Request, next: Next) -> Response {
     let matched =
         request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     request.extensions_mut().insert(RequestId(id.clone()));
+    let trace = trace_of(request.headers());
+    request.extensions_mut().insert(trace);
 
-    let span = tracing::info_span!("request", request_id = %id);
+    // As an error, so that what is logged has its ids whatever the filter leaves out.
+    let span = tracing::error_span!(
+        "request",
+        request_id = %id,
+        trace_id = trace.trace_id(),
+        run_id = run_in(&path).map(field::display),
+    );
     let mut response = async {
         let response = in_our_shape(next.run(request).await, &method, &path).await;
-        let run = response
-            .extensions()
-            .get::<LoggedRun>()
-            .map(|run| run.0)
-            .or_else(|| run_in(&path))
-            .map(tracing::field::display);
+        let status = response.status();
         tracing::info!(
+            target: REQUEST,
             method = %method,
-            path = %matched,
-            status = response.status().as_u16(),
+            route = matched,
+            status = status.as_u16(),
+            outcome = outcome(status),
             ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            run_id = run,
+            run_id = response.extensions().get::<LoggedRun>().map(|run| field::display(run.0)),
             "answered"
         );
         response
@@ -83,6 +89,16 @@ async fn framed(mut request: Request, next: Next) -> Response {
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+/// The hundred that a status belongs to: a metric for each status would cost more than it tells.
+fn outcome(status: StatusCode) -> &'static str {
+    match status.as_u16() / 100 {
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    }
 }
 
 /// API Gateway's name for the request, else the caller's, else the trace's, else a new one.
@@ -106,6 +122,18 @@ fn request_id(extensions: &Extensions, headers: &HeaderMap) -> String {
         .or_else(|| given("x-request-id"))
         .or_else(|| given("x-amzn-trace-id"))
         .unwrap_or_else(|| Uuid::new_v4().to_string())
+}
+
+/// The trace that the caller names by W3C's header; else X-Ray's, which Lambda sets; else a new one.
+fn trace_of(headers: &HeaderMap) -> TraceParent {
+    // W3C: more than one header, or one that cannot be read, is none.
+    let mut given = headers.get_all("traceparent").iter();
+    let given = given.next().filter(|_| given.next().is_none());
+    let xray = || TraceParent::from_xray(headers.get("x-amzn-trace-id")?.to_str().ok()?);
+    given
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .or_else(xray)
+        .unwrap_or_else(TraceParent::generate)
 }
 
 /// The run id in a path, for the log.
@@ -168,6 +196,7 @@ mod tests {
     use super::*;
     use axum::{Json, routing::get};
     use serde_json::{Value, json};
+    use stepwes_log::{Metrics, captured::Captured};
     use tower::ServiceExt as _;
 
     async fn ask(method: &str, path: &str, body: &str) -> (Response, Value) {
@@ -181,6 +210,8 @@ mod tests {
             .method(method)
             .uri(path)
             .header("x-request-id", "mine")
+            .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+            .header("authorization", "Bearer name.s3cret")
             .body(Body::from(body.to_owned()))
             .expect("a request");
         let response = frame(router).oneshot(request).await.expect("infallible");
@@ -226,6 +257,61 @@ mod tests {
         assert_eq!((response.status(), body), (StatusCode::OK, json!(null)));
         let (response, body) = ask("HEAD", "/nothing", "").await;
         assert_eq!((response.status(), body), (StatusCode::NOT_FOUND, json!(null)));
+    }
+
+    #[tokio::test]
+    async fn every_request_has_one_line_with_its_ids_and_none_of_its_secrets() {
+        let run = "019b7d2e-8f88-7000-8000-000000000001";
+        let log = Captured::default();
+        let all = Metrics::named("all", "stepwes/test".to_owned()).expect("a name");
+        let _guard = tracing::subscriber::set_default(log.subscriber(all));
+        for (method, path, route, status) in [
+            ("GET", "/ga4gh/wes/v1/runs", routes::RUNS, 200),
+            ("POST", "/ga4gh/wes/v1/runs", routes::RUNS, 415),
+            ("GET", "/fails", "/fails", 500),
+            ("GET", &format!("/ga4gh/wes/v1/runs/{run}"), "none", 404),
+        ] {
+            ask(method, &format!("{path}?token=s3cret"), "s3cret").await;
+            let text = log.take_text();
+            assert!(!text.contains("s3cret"), "{text}");
+            let lines: Vec<Value> =
+                text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+            let told: Vec<_> = lines.iter().filter(|line| line["target"] == REQUEST).collect();
+            let [told] = told.as_slice() else { panic!("one line a request: {text}") };
+            let expected =
+                json!({"message": "answered", "method": method, "route": route, "status": status});
+            for (name, value) in expected.as_object().expect("an object") {
+                assert_eq!(&told[name], value, "{path}");
+            }
+            let outcome = format!("{}xx", status / 100);
+            assert_eq!((&told["outcome"], &told["Requests"]), (&json!(outcome), &json!(1)));
+            assert!(told["ms"].is_u64() && told["RequestTime"].is_u64());
+            for line in &lines {
+                assert_eq!(line["request_id"], "mine", "{line}");
+                assert_eq!(line["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736", "{line}");
+                assert_eq!(line["run_id"] == run, path.ends_with(run), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_callers_trace_goes_before_x_rays_and_a_bad_one_is_none() {
+        let w3c = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let xray = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1";
+        let of = |given: &[(&'static str, &str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in given {
+                headers.append(*name, HeaderValue::from_str(value).expect("a header"));
+            }
+            trace_of(&headers).trace_id()
+        };
+        let (parent, amazon) = (("traceparent", w3c), ("x-amzn-trace-id", xray));
+        let by_xray = "5759e988bd862e3fe1be46a994272793";
+        assert_eq!(of(&[parent, amazon]), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(of(&[amazon]), by_xray);
+        assert_eq!(of(&[("traceparent", "00-x"), amazon]), by_xray);
+        assert_eq!(of(&[parent, parent, amazon]), by_xray, "two are none");
+        assert_ne!(of(&[]), of(&[]), "each has a new one");
     }
 
     #[test]

@@ -238,6 +238,7 @@ impl World {
             },
             resources: Resources::default(),
             idempotency: None,
+            trace: None,
         };
         match self.store.create(new).await {
             Ok(Created::New(run)) => run,

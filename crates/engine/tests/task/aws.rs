@@ -19,6 +19,9 @@ use serde_json::{Value, json};
 use sha1::{Digest as _, Sha1};
 use tokio::{net::TcpListener, sync::watch};
 
+/// The trace of the run that a claim is answered.
+pub(crate) const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
 /// The one bucket.
 pub(crate) const BUCKET: &str = "runs";
 
@@ -192,7 +195,7 @@ async fn invoke(State(aws): State<Aws>, body: Bytes) -> Response {
             None => {
                 let count = held.reports.len();
                 let end = chrono::Utc::now() + chrono::TimeDelta::seconds(held.lifetime);
-                Json(json!({"verdict": "accepted", "credentials": {
+                Json(json!({"verdict": "accepted", "trace": TRACE, "credentials": {
                     "access_key_id": format!("SCOPED{count}"),
                     "secret_access_key": "scoped-secret",
                     "session_token": "scoped-session",

@@ -7,7 +7,7 @@ use sha1::{Digest as _, Sha1};
 use tokio::net::TcpListener;
 
 use crate::{
-    aws::{Aws, Verdict},
+    aws::{Aws, TRACE, Verdict},
     world::{RUN, World},
 };
 
@@ -112,7 +112,14 @@ async fn the_engine_sees_no_secret_and_none_of_our_variables() {
     names.sort_unstable();
     let (aws, names): (Vec<_>, Vec<_>) =
         names.into_iter().partition(|name| name.starts_with("AWS_"));
-    assert_eq!(names, ["HOME", "LC_ALL", "PATH", "TMPDIR", "http_proxy", "no_proxy"]);
+    assert_eq!(
+        names,
+        ["HOME", "LC_ALL", "PATH", "TMPDIR", "TRACEPARENT", "http_proxy", "no_proxy"]
+    );
+    assert!(
+        seen.contains(&format!("TRACEPARENT={TRACE}\n")),
+        "its spans hang below the run's caller's"
+    );
     let way_to_its_own = [
         "AWS_CONTAINER_AUTHORIZATION_TOKEN",
         "AWS_CONTAINER_CREDENTIALS_FULL_URI",

@@ -17,7 +17,7 @@ use nix::{
 };
 use reqwest::{Client, header::CONTENT_TYPE, redirect::Policy};
 use rustix::fs::{MemfdFlags, memfd_create};
-use stepwes_core::state_change::StateChange;
+use stepwes_core::{state_change::StateChange, trace};
 use thiserror::Error;
 use tokio::{
     io::AsyncWriteExt as _,
@@ -153,7 +153,7 @@ impl Sender {
 }
 
 /// The main fields of a change, for those who do not want to read JSON.
-fn variables(change: &StateChange) -> [(&'static str, &str); 8] {
+fn variables(change: &StateChange) -> [(&'static str, &str); 9] {
     [
         ("STEPWES_RUN_ID", &change.run_id),
         ("STEPWES_VERSION", &change.version),
@@ -163,6 +163,7 @@ fn variables(change: &StateChange) -> [(&'static str, &str); 8] {
         ("STEPWES_TO", &change.to),
         ("STEPWES_TIME", &change.time),
         ("STEPWES_OUTPUTS", if change.has_outputs { &change.outputs } else { "" }),
+        (trace::VARIABLE, &change.traceparent),
     ]
 }
 
@@ -233,6 +234,7 @@ mod tests {
             tags: "{}".to_owned(),
             has_outputs: false,
             outputs: "s3://runs/x".to_owned(),
+            traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned(),
         }
     }
 
@@ -266,6 +268,7 @@ mod tests {
         let written = std::fs::read_to_string(file).expect("written");
         assert!(written.contains("STEPWES_TO=COMPLETE\n") && written.ends_with("{}"), "{written}");
         assert!(written.contains("STEPWES_OUTPUTS=\n"), "there are none yet: {written}");
+        assert!(written.contains(&format!("TRACEPARENT={}\n", change().traceparent)), "{written}");
         assert!(!written.contains("CARGO"), "{written}");
     }
 

@@ -77,7 +77,7 @@ pub(crate) async fn run() {
         }
     };
     let credentials = match report(json!({ "action": "claim" })).await {
-        ReportResponse::Accepted { credentials } => credentials.expect("a claim's credentials"),
+        ReportResponse::Accepted { credentials, .. } => credentials.expect("a claim's credentials"),
         ReportResponse::Refused { .. } => end(task::exit::REFUSED),
     };
     let now = chrono::Utc::now();

@@ -12,4 +12,5 @@ mod rules;
 mod support;
 mod table;
 mod tokens;
+mod told;
 mod transitions;

@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stepwes_cloud::{Aws, aws::Endpoint};
 use stepwes_core::{
-    Clock, Run, RunEvent, RunId, RunState, keys,
+    Clock, Run, RunEvent, RunId, RunState, TraceParent, keys,
     resources::Resources,
     run::RequestSummary,
     task::{OutputFile, TaskOutcome, TaskResult},
@@ -111,6 +111,7 @@ impl World {
             summary: RequestSummary::default(),
             resources,
             idempotency: None,
+            trace: Some(TraceParent::generate()),
         };
         match self.store.create(new).await.expect("the table answers") {
             Created::New(run) => run,

@@ -1,12 +1,13 @@
 //! Requests that are taken, and what they leave where.
 
+use axum::body::Body;
 use serde_json::{Value, json};
 use stepwes_core::{RunState, keys, resources::Resources};
 use stepwes_submit::Limits;
 
 use crate::{
-    Form, JSON, MULTIPART, post, routes, routes_with, submitted,
-    support::{World, run_id},
+    Form, JSON, MULTIPART, RUNS, post, routes, routes_with, submitted,
+    support::{World, request, run_id, send},
 };
 
 #[tokio::test]
@@ -47,6 +48,28 @@ async fn a_form_becomes_a_queued_run_with_its_files_and_its_execution() {
     assert_eq!((run.state, run.owner.as_str(), run.attempt), (RunState::Queued, "ada", 0));
     insta::assert_debug_snapshot!("summary", run.summary);
     assert_eq!(world.starts(), [(id.to_string(), json!({"run_id": id.to_string()}))]);
+}
+
+#[tokio::test]
+async fn a_run_belongs_to_its_callers_trace_or_to_one_of_its_own() {
+    let world = World::new().await;
+    let router = routes(&world);
+    let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let mut traces = Vec::new();
+    for header in [Some(given), Some("00-<script>"), None] {
+        let mut request = request("ada", "POST", RUNS).header("content-type", MULTIPART);
+        if let Some(value) = header {
+            request = request.header("traceparent", value);
+        }
+        let body = Body::from(Form::good().end());
+        let id = submitted(&send(&router, request.body(body).expect("a request")).await);
+        let run = world.store.get(id).await.expect("a table").expect("the run");
+        let events = world.store.events(id).await.expect("a table");
+        assert_eq!(events[0].trace, run.trace, "who is told of the change is told its trace");
+        traces.push(run.trace.expect("a trace").to_string());
+    }
+    assert_eq!(traces[0], given);
+    assert!(traces[1] != traces[2] && traces[1..].iter().all(|trace| trace != given));
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use aws_sdk_dynamodb::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use stepwes_core::{
-    Clock, IdGenerator as _, RandomIds,
+    Clock, IdGenerator as _, RandomIds, TraceParent,
     resources::Resources,
     run::{RequestSummary, Run, RunId},
     run_state::{Position, RunEvent, RunState, Step},
@@ -104,6 +104,7 @@ impl World {
             summary: summary("x"),
             resources: Resources::default(),
             idempotency: None,
+            trace: Some(TraceParent::generate()),
         }
     }
 
