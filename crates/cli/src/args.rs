@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Engines(EnginesArgs),
     /// Say which objects that land in a bucket start which run
     Trigger(TriggerArgs),
+    /// Say what is wrong with an installation, here or on AWS, and what to do about it
+    Doctor(DoctorArgs),
 }
 
 /// Which WES server, and as whom.
@@ -528,4 +530,25 @@ pub(crate) struct TriggerTestArgs {
     /// The service.
     #[command(flatten)]
     pub(crate) place: TriggerPlace,
+}
+
+/// `stepwes doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Look at this folder of `stepwes serve`, and at this machine [default: .stepwes, unless a
+    /// server or a stack is named]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["stack", "url"])]
+    pub(crate) dir: Option<PathBuf>,
+    /// The port that `stepwes serve` is to listen on; 0 for any
+    #[arg(long, default_value_t = 8080)]
+    pub(crate) port: u16,
+    /// How steps are to get containers
+    #[arg(long, value_enum, default_value_t = Container::Auto)]
+    pub(crate) container: Container,
+    /// Look at this deployed stack, with the AWS credentials of the environment
+    #[arg(long, value_name = "NAME")]
+    pub(crate) stack: Option<String>,
+    /// The server.
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
 }

@@ -33,6 +33,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The longest pause that a server may ask for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
+/// How long [`Client::look`] waits for an answer: API Gateway gives up after 30 seconds.
+const LOOK_PATIENCE: Duration = Duration::from_secs(35);
+
 /// How many redirects are followed (as many as reqwest does).
 const MOST_REDIRECTS: usize = 10;
 
@@ -377,6 +380,22 @@ impl Client {
             .await?;
         serde_json::from_slice(&body)
             .with_context(|| format!("the answer of {path} is not what WES 1.1 says"))
+    }
+
+    /// Sends a GET once, and gives whatever is answered.
+    pub(crate) async fn look(&self, path: &str) -> anyhow::Result<Response> {
+        let request = self.request(Method::GET, &format!("{}{path}", self.base));
+        let request = request.timeout(LOOK_PATIENCE);
+        let sent = match &self.signer {
+            Some(signer) => self.follow(request, signer).await,
+            None => request.send().await.map_err(|error| self.unsent(error)),
+        };
+        sent.map_err(|failure| failure.error)
+    }
+
+    /// Whether requests say who sends them.
+    pub(crate) fn has_credentials(&self) -> bool {
+        self.signer.is_some() || self.auth != Auth::None
     }
 
     /// `GET /service-info`.

@@ -4,6 +4,7 @@ mod args;
 mod attach;
 mod client;
 mod commands;
+mod doctor;
 mod download;
 mod engine_home;
 mod follow;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
             Command::Token(args) => commands::token::token(args).await,
             Command::Engines(args) => commands::engines::engines(args).await,
             Command::Trigger(args) => commands::trigger::trigger(args).await,
+            Command::Doctor(args) => doctor::doctor(args).await,
         }
     });
     runtime.shutdown_background();

@@ -102,6 +102,12 @@ impl Aws {
         self.sdk.credentials_provider()
     }
 
+    /// What every client is made of, for those of other services.
+    #[must_use]
+    pub const fn sdk(&self) -> &SdkConfig {
+        &self.sdk
+    }
+
     /// The region that requests are signed for.
     #[must_use]
     pub fn region(&self) -> Option<&str> {

@@ -15,7 +15,7 @@ use tokio::{net::TcpListener, time::Instant};
 
 use crate::{credentials::write_private, dynamodb, ledger, options::ServeError};
 
-const LOCK: &str = "server.lock";
+pub(crate) const LOCK: &str = "server.lock";
 const PORT: &str = "internal-port";
 /// The rights of a folder's group and of everybody else.
 const OTHERS: u32 = 0o077;
@@ -33,8 +33,8 @@ const TRIES: usize = 50;
 pub(crate) struct Folder {
     /// Its path, absolute and without links.
     pub(crate) path: PathBuf,
-    /// Locked for as long as it is open.
-    _lock: File,
+    /// Locked for as long as it is open. Its text tells the server's pid, and then its URL.
+    lock: File,
 }
 
 impl Folder {
@@ -77,7 +77,8 @@ impl Folder {
                     let mut pid = String::new();
                     // Without the pid, the message is less helpful, and right all the same.
                     let _ = lock.read_to_string(&mut pid);
-                    let pid = Some(pid.trim().to_owned()).filter(|pid| !pid.is_empty());
+                    let pid = pid.lines().next().map(|pid| pid.trim().to_owned());
+                    let pid = pid.filter(|pid| !pid.is_empty());
                     return Err(ServeError::InUse { dir: dir.to_owned(), pid });
                 }
                 Err(TryLockError::Error(error)) => return Err(unusable(error)),
@@ -87,11 +88,16 @@ impl Folder {
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .map_err(unusable)?;
-        let folder = Self { path, _lock: lock };
+        let folder = Self { path, lock };
         for database in [ledger::FILE, dynamodb::FILE] {
             folder.keep_private(database).map_err(unusable)?;
         }
         Ok(folder)
+    }
+
+    /// Says where the server serves, for [`crate::Installation`].
+    pub(crate) fn announce(&mut self, url: &str) -> io::Result<()> {
+        writeln!(self.lock, "{url}")
     }
 
     /// Makes a SQLite file, and what SQLite keeps beside it, its owner's alone. What SQLite makes

@@ -28,6 +28,7 @@ mod folder;
 mod functions;
 mod gateway;
 mod in_process;
+mod installation;
 mod lambda;
 mod ledger;
 mod life;
@@ -47,6 +48,7 @@ mod worker;
 
 pub use calls::{STATE_TRANSITION, Service};
 pub use engines::{FoundEngine, find_engines};
+pub use installation::{Disk, Installation, Rights, RunningServer};
 pub use options::{Auth, ServeError, ServeOptions};
 pub use server::{LeftRunning, LeftTask, Server, start, stop_runs};
 pub use state_changes::{DEAD_LETTERS, Delivery, NoReceiver, StateChangeReceiver};

@@ -122,7 +122,7 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
     let by_default = if others { Auth::Token } else { Auth::None };
     let options = ServeOptions { auth: Some(options.auth.unwrap_or(by_default)), ..options };
     let engine = engine_path(&options)?;
-    let folder = Folder::open(&options.dir).await?;
+    let mut folder = Folder::open(&options.dir).await?;
     let dir = folder.path.clone();
     // The public port first: it is what most often cannot be had.
     let public_listener = listen(&options).await?;
@@ -275,6 +275,7 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
             Some(functions::api(&aws, &options, resources, &submit, url))
         });
     }
+    folder.announce(&url).map_err(internal)?;
     Ok(Server {
         url,
         auth: options.auth.unwrap_or(by_default),

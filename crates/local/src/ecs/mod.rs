@@ -20,7 +20,7 @@ use tokio::{sync::watch, task::spawn_blocking};
 
 use self::{
     model::{Status, Stop, stop_code},
-    process::{Found, ProcessId, Program, file},
+    process::{ProcessId, Program, file},
 };
 use crate::{
     boot,
@@ -32,12 +32,18 @@ use crate::{
 pub(crate) use self::{
     api::{call, operation, pascal_case, run_task_request},
     model::Task,
+    process::{Found, find as find_process},
 };
 
 /// For how long a stopped task is remembered.
 const REMEMBERED: TimeDelta = TimeDelta::hours(24);
 /// The folder of the tasks' folders, in the server's.
 const FOLDER: &str = "tasks";
+
+/// A task's folder in the server's.
+pub(crate) fn task_folder(dir: &std::path::Path, task: &Task) -> PathBuf {
+    dir.join(FOLDER).join(&task.id)
+}
 
 /// What every task is started with: the task definition and the host.
 #[derive(Clone, Debug)]
