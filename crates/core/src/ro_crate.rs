@@ -126,19 +126,19 @@ pub fn log_path(stream: &str) -> String {
 #[must_use]
 pub fn metadata(run: Provenance<'_>, files: Files, detail: Detail) -> Value {
     let mut crate_ = Crate { run, files, graph: Graph::default() };
-    crate_.describe_root();
-    let workflow = crate_.describe_workflow();
-    crate_.describe_attachments(&workflow);
-    crate_.describe_run(&workflow);
-    crate_.describe_inputs(&workflow);
+    crate_.add_root();
+    let workflow = crate_.add_workflow();
+    crate_.add_attachments(&workflow);
+    crate_.add_run(&workflow);
+    crate_.add_inputs(&workflow);
     match detail {
         Detail::Full => {
-            crate_.describe_outputs(&workflow);
-            crate_.describe_tasks();
+            crate_.add_outputs(&workflow);
+            crate_.add_tasks();
         }
         Detail::Short => crate_.summarize_outputs(),
     }
-    crate_.describe_logs();
+    crate_.add_logs();
     json!({
         "@context": [
             format!("{RO_CRATE}/context"),
@@ -156,7 +156,7 @@ struct Crate<'a> {
 }
 
 impl Crate<'_> {
-    fn describe_root(&mut self) {
+    fn add_root(&mut self) {
         let log = self.run.log;
         let profile = |id: &str| json!({"@id": id});
         let descriptor = [profile(RO_CRATE), profile(WORKFLOW_RO_CRATE)];
@@ -194,7 +194,7 @@ impl Crate<'_> {
     }
 
     /// Gives the workflow's id.
-    fn describe_workflow(&mut self) -> String {
+    fn add_workflow(&mut self) -> String {
         let request = &self.run.log.request;
         let (url, fragment) = request
             .workflow_url
@@ -242,7 +242,7 @@ impl Crate<'_> {
         id
     }
 
-    fn describe_attachments(&mut self, workflow: &str) {
+    fn add_attachments(&mut self, workflow: &str) {
         for attachment in self.run.attachments {
             let id = self.id_of_attachment(attachment);
             if id != workflow {
@@ -253,7 +253,7 @@ impl Crate<'_> {
         }
     }
 
-    fn describe_run(&mut self, workflow: &str) {
+    fn add_run(&mut self, workflow: &str) {
         let log = self.run.log;
         let complete = log.state == RunState::Complete;
         self.graph.add(
@@ -298,7 +298,7 @@ impl Crate<'_> {
         self.graph.link(ROOT, "mentions", "#organize");
     }
 
-    fn describe_inputs(&mut self, workflow: &str) {
+    fn add_inputs(&mut self, workflow: &str) {
         for (name, value) in &self.run.log.request.workflow_params {
             let mut found = Vec::new();
             let whole = self.input_files(value, &mut found);
@@ -357,7 +357,7 @@ impl Crate<'_> {
         FILE_SCHEMES.contains(&url.scheme()).then(|| url.to_string())
     }
 
-    fn describe_outputs(&mut self, workflow: &str) {
+    fn add_outputs(&mut self, workflow: &str) {
         for file in self.run.outputs {
             let id = self.id_of_output(file);
             self.graph.add(
@@ -480,7 +480,7 @@ impl Crate<'_> {
         self.graph.link(workflow, side, &id);
     }
 
-    fn describe_tasks(&mut self) {
+    fn add_tasks(&mut self) {
         for task in self.run.tasks {
             let tool = format!("#tool/{}", utf8_percent_encode(&task.name, ESCAPED));
             self.graph.add(&tool, json!({"@type": "SoftwareApplication", "name": task.name}));
@@ -532,7 +532,7 @@ impl Crate<'_> {
         self.graph.link(RUN, "result", &id);
     }
 
-    fn describe_logs(&mut self) {
+    fn add_logs(&mut self) {
         let log = &self.run.log.run_log;
         // Without a command there was no engine that could have said anything.
         if log.cmd.is_none() {
