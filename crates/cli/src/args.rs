@@ -88,6 +88,9 @@ pub(crate) struct EmbeddedArgs {
     /// How steps get containers
     #[arg(long, value_enum, default_value_t = Container::Auto, help_heading = "Embedded server")]
     pub(crate) container: Container,
+    /// Whether engines run in a sandbox, in which they write their own run's folder alone
+    #[arg(long, value_enum, default_value_t = Sandbox::Auto, help_heading = "Embedded server")]
+    pub(crate) sandbox: Sandbox,
     /// An option for an engine unless a run says otherwise, such as toil:--maxCores=2; may be given
     /// again
     #[arg(
@@ -124,6 +127,28 @@ impl Container {
             Self::Docker => "docker",
             Self::Podman => "podman",
             Self::Singularity => "singularity",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Whether engines run in a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sandbox {
+    /// In bubblewrap where it works and steps get no containers; without one elsewhere
+    Auto,
+    /// In bubblewrap, or not at all
+    Bwrap,
+    /// Without one: a workflow can do what you can
+    None,
+}
+
+impl Sandbox {
+    /// The name that the engine task reads.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Bwrap => "bwrap",
             Self::None => "none",
         }
     }

@@ -30,6 +30,12 @@ pub mod env {
     /// How the engine gets containers: `auto`, `docker`, `singularity`, `podman` or `none` (task
     /// definition).
     pub const CONTAINER: &str = "STEPWES_CONTAINER";
+    /// Whether the engine runs in a sandbox: `auto`, `bwrap` or `none` (task definition); `none`
+    /// when it is not set.
+    pub const SANDBOX: &str = "STEPWES_SANDBOX";
+    /// A folder whose files, and the folders of other tasks in it, no engine in a sandbox sees (task
+    /// definition).
+    pub const SANDBOX_HIDES: &str = "STEPWES_SANDBOX_HIDES";
     /// How many seconds a stopped engine has to end by itself before it is killed (task
     /// definition); 20 when it is not set. The upload of its logs may take as long again, and so
     /// may the result's; work that was finished before has three times as long for its upload, but

@@ -35,6 +35,7 @@ use crate::{
     process::{self, Ended, Job},
     reachable,
     report::{Reporter, ScopedCredentials, task_arn},
+    sandbox::{self, Sandbox},
     stage,
     stop::Stop,
     tree::{self, Snapshot, Tree},
@@ -309,6 +310,11 @@ impl Attempt<'_> {
             stderr: self.work.logs().join("stderr"),
         };
         let container = Container::detect(&self.config.container).map_err(Failure::Service)?;
+        let sandbox = async {
+            let found = Sandbox::detect(&self.config.sandbox, container).await;
+            found.map_err(Failure::Service)
+        };
+        let sandbox = self.unless_over(sandbox).await?;
         let lender = Lender::listen(self.reporter.clone())
             .await
             .map_err(|error| Failure::local("listening for the engine", &error))?;
@@ -327,7 +333,12 @@ impl Attempt<'_> {
             container,
             aws: &aws_names,
         };
-        let job = self.prepare(engine, &order, &logs, aws)?;
+        let mut job = self.prepare(engine, &order, &logs, aws)?;
+        if let Some(sandbox) = sandbox {
+            let wrapper = sandbox.wrapper(self.work, self.config.sandbox_hides.as_deref());
+            job.sandbox =
+                Some(wrapper.map_err(|error| Failure::local("making the sandbox", &error))?);
+        }
         let results = self.results(engine, &order).await?;
         let start_time = Utc::now();
         self.unless_over(self.reporter.run(job.argv.clone(), start_time)).await?;
@@ -340,6 +351,8 @@ impl Attempt<'_> {
             (logs.stdout.clone(), logs.stderr.clone()),
             engine.tasks(&order),
         );
+        let within = if job.sandbox.is_some() { " in a sandbox" } else { "" };
+        info!("starting {}{within}", engine.name());
         let mut ended = tokio::select! {
             ended = self.run_engine(&job, engine) => ended?,
             never = shipper.follow() => match never {},
@@ -433,6 +446,7 @@ impl Attempt<'_> {
             folder: order.execution.to_owned(),
             stdout: logs.stdout.clone(),
             stderr: logs.stderr.clone(),
+            sandbox: None,
         })
     }
 
@@ -554,6 +568,14 @@ impl Attempt<'_> {
         };
         let end = read_end(log, LOG_TAIL).await.unwrap_or_default();
         let end = String::from_utf8_lossy(&end);
+        if self.config.sandbox != "none"
+            && let Some(why) = sandbox::said_nothing_but(&end)
+        {
+            return Err(Failure::Service(format!(
+                "{} was not started in its sandbox: {why}",
+                engine.name()
+            )));
+        }
         // Whoever reads the reason knows the run's files by their names.
         let end = end.replace(&format!("{}/", self.work.execution().display()), "");
         let mut reason = engine.failure(exit, &end);

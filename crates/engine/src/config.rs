@@ -14,6 +14,9 @@ pub(crate) struct Config {
     pub(crate) report_function: String,
     pub(crate) work_dir: PathBuf,
     pub(crate) container: String,
+    pub(crate) sandbox: String,
+    /// What an engine in a sandbox does not see.
+    pub(crate) sandbox_hides: Option<PathBuf>,
     pub(crate) s3_path_style: bool,
     pub(crate) metadata_uri: String,
     pub(crate) limits: Limits,
@@ -115,6 +118,8 @@ impl Config {
             report_function: required(env::REPORT_FUNCTION)?,
             work_dir: optional(env::WORK_DIR).map_or_else(std::env::temp_dir, PathBuf::from),
             container: optional(env::CONTAINER).unwrap_or_else(|| "auto".to_owned()),
+            sandbox: optional(env::SANDBOX).unwrap_or_else(|| "none".to_owned()),
+            sandbox_hides: optional(env::SANDBOX_HIDES).map(PathBuf::from),
             s3_path_style: match optional(env::S3_PATH_STYLE).as_deref() {
                 None | Some("0" | "false") => false,
                 Some("1" | "true") => true,
@@ -151,6 +156,7 @@ mod tests {
     fn what_the_state_machine_sets_is_enough() {
         let config = read(&variables()).expect("complete");
         assert_eq!((config.attempt, config.container.as_str()), (2, "auto"));
+        assert_eq!((config.sandbox.as_str(), config.sandbox_hides), ("none", None));
         assert_eq!(config.limits.stop_grace, Duration::from_secs(20));
         assert_eq!(config.limits.patience, Duration::from_secs(600));
         assert_eq!(config.limits.finish(), Duration::from_secs(60));

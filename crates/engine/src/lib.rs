@@ -18,6 +18,7 @@ mod outputs;
 mod process;
 mod reachable;
 mod report;
+mod sandbox;
 mod stage;
 mod stop;
 mod tree;

@@ -28,7 +28,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::error::is_full;
+use crate::{error::is_full, sandbox::Wrapper};
 
 /// How often orphans are reaped while the engine is at work.
 const REAP_EVERY: Duration = Duration::from_secs(2);
@@ -40,6 +40,9 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// For how long the end of the output of an engine that is gone is waited for: somebody who is not
 /// below us may hold its pipes open.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many signals there are (signal(7)).
+const SIGNALS: i32 = 64;
 
 /// How much of the engine's output is copied at once, in bytes: what a pipe holds.
 const PIECE: usize = 64 * 1024;
@@ -70,6 +73,8 @@ pub(crate) struct Job {
     pub(crate) stdout: PathBuf,
     /// Where its standard error goes.
     pub(crate) stderr: PathBuf,
+    /// The sandbox that it runs in.
+    pub(crate) sandbox: Option<Wrapper>,
 }
 
 /// How a process ended.
@@ -124,9 +129,19 @@ pub(crate) async fn run(
     grace: Duration,
 ) -> Result<Ended, Error> {
     let (stdout, stderr) = (create(&job.stdout)?, create(&job.stderr)?);
-    let mut command = Command::new(&job.program);
+    let mut command = match &job.sandbox {
+        None => {
+            let mut command = Command::new(&job.program);
+            command.arg0(job.argv.first().map_or("", String::as_str));
+            command
+        }
+        Some(sandbox) => {
+            let mut command = Command::new(&sandbox.program);
+            command.args(&sandbox.arguments).arg(&job.program);
+            command
+        }
+    };
     command
-        .arg0(job.argv.first().map_or("", String::as_str))
         .args(job.argv.iter().skip(1))
         .env_clear()
         .envs(job.environment.iter().map(|(name, value)| (name, value)))
@@ -151,7 +166,12 @@ pub(crate) async fn run(
             () = &mut stop => {
                 info!("stopping the engine");
                 stopped = true;
-                signal_all(leader, Signal::SIGTERM);
+                if job.sandbox.is_some() {
+                    // Whoever watches over the sandbox would end it at once, and the engine with it.
+                    signal_below(leader, Signal::SIGTERM);
+                } else {
+                    signal_all(leader, Signal::SIGTERM);
+                }
                 if let Ok(status) = timeout(grace, child.wait()).await {
                     break status.map_err(Error::Local)?;
                 }
@@ -168,7 +188,12 @@ pub(crate) async fn run(
     };
     end_descendants().await;
     let disk_full = drain(copies.into_iter().flatten()).await;
-    Ok(Ended { exit: status.into(), stopped, disk_full })
+    let mut exit = Exit::from(status);
+    if job.sandbox.is_some() && exit.signal.is_none() && (129..129 + SIGNALS).contains(&exit.code) {
+        // As a shell, bubblewrap ends with 128 + n for a command that signal n ended.
+        exit.signal = Some(exit.code - 128);
+    }
+    Ok(Ended { exit, stopped, disk_full })
 }
 
 /// Makes a log that is only appended to.
@@ -237,6 +262,13 @@ fn signal_all(leader: Option<Pid>, signal: Signal) {
         if leader != Some(process.group) {
             send(process.pid, signal);
         }
+    }
+}
+
+/// Sends a signal to every process below us but `watcher`.
+fn signal_below(watcher: Option<Pid>, signal: Signal) {
+    for process in descendants().into_iter().filter(|process| watcher != Some(process.pid)) {
+        send(process.pid, signal);
     }
 }
 

@@ -412,6 +412,8 @@ mod tests {
             report_function: "report".to_owned(),
             work_dir: "/nowhere".into(),
             container: "none".to_owned(),
+            sandbox: "none".to_owned(),
+            sandbox_hides: None,
             s3_path_style: true,
             metadata_uri: "http://127.0.0.1:9".to_owned(),
             limits: crate::config::Limits::default(),

@@ -41,6 +41,7 @@ impl WorkDir {
             work.state(),
             work.temporary(),
             work.home(),
+            work.sandbox(),
         ] {
             folder.create(path)?;
         }
@@ -80,6 +81,11 @@ impl WorkDir {
     /// The engine's `HOME`, unless it needs the real one.
     pub(crate) fn home(&self) -> PathBuf {
         self.root.join("home")
+    }
+
+    /// What the engine's sandbox is made of.
+    pub(crate) fn sandbox(&self) -> PathBuf {
+        self.root.join("sandbox")
     }
 
     /// Removes everything; what cannot be removed is only logged, for the run is not the worse

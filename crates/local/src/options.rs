@@ -44,6 +44,8 @@ pub struct ServeOptions {
     pub max_engines: Option<NonZeroUsize>,
     /// How engines get containers: `auto`, `docker`, `singularity`, `podman` or `none`.
     pub container: String,
+    /// Whether engines run in a sandbox: `auto`, `bwrap` or `none`.
+    pub sandbox: String,
     /// How long a task that is told to stop has before every process of it is killed.
     pub stop_timeout: Duration,
     /// How long an engine that is told to stop has before its task kills it; shorter than
@@ -79,6 +81,7 @@ impl Default for ServeOptions {
             engine_defaults: Vec::new(),
             max_engines: None,
             container: "auto".to_owned(),
+            sandbox: "auto".to_owned(),
             stop_timeout: Duration::from_secs(120),
             stop_grace: Duration::from_secs(20),
             reconcile_interval: Duration::from_secs(15),

@@ -578,6 +578,7 @@ fn task_environment(
     set(env::REPORT_FUNCTION, name::REPORT.into());
     set(env::S3_PATH_STYLE, "true".into());
     set(env::CONTAINER, options.container.clone().into());
+    set(env::SANDBOX, options.sandbox.clone().into());
     set(env::STOP_GRACE, options.stop_grace.as_secs().to_string().into());
     set(env::PATIENCE, TASKS_WAIT.as_secs().to_string().into());
     environment

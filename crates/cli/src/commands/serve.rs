@@ -144,6 +144,7 @@ fn options(args: &EmbeddedArgs) -> anyhow::Result<ServeOptions> {
     Ok(ServeOptions {
         dir: args.dir.clone(),
         container: args.container.as_str().to_owned(),
+        sandbox: args.sandbox.as_str().to_owned(),
         engine_defaults: args
             .engine_defaults
             .iter()

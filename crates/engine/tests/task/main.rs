@@ -5,5 +5,6 @@ mod bad;
 mod good;
 mod lend;
 mod real;
+mod sandbox;
 mod stop;
 mod world;

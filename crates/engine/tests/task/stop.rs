@@ -69,6 +69,33 @@ async fn what_an_engine_leaves_behind_ends_with_it() {
     assert_eq!(world.result().expect("a result")["exit_code"], 3);
 }
 
+/// A stub that makes a daemon: in a session of its own, its parent gone, deaf to polite signals.
+const DAEMON: &str = r#"
+setsid sh -c 'setsid sh -c "$1" "$0" &' "$(dirname "$0")/../grandchild" \
+    'trap "" TERM INT HUP; echo $$ > "$0"; while :; do sleep 0.1; done'
+while [ ! -s "$(dirname "$0")/../grandchild" ]; do sleep 0.01; done
+echo ready
+"#;
+
+#[tokio::test]
+async fn a_daemon_that_an_engine_forks_away_ends_with_it() {
+    for (first, then, stopped, code) in
+        [("", "exit 3", false, 3), ("trap 'exit 15' TERM", "while :; do sleep 0.1; done", true, 15)]
+    {
+        let world = World::new(&format!("{first}\n{DAEMON}\n{then}")).await;
+        let task = world.start();
+        if stopped {
+            world.aws.wait_until(|_| world.segments("stdout").contains("ready")).await;
+            signal(&task, Signal::SIGTERM);
+        }
+        let ended = world.end(task).await;
+        assert_eq!(ended.code, Some(if stopped { 75 } else { 0 }), "{}", ended.log);
+        let pid = fs::read_to_string(world.place("grandchild")).expect("a pid");
+        assert!(!is_alive(&pid), "{pid} lives on");
+        assert_eq!(world.result().expect("a result")["exit_code"], code);
+    }
+}
+
 #[tokio::test]
 async fn containers_that_a_killed_engine_left_behind_are_ended() {
     let id = "0123456789abcdef".repeat(4);

@@ -657,6 +657,8 @@ impl Ecs {
         let mut set = |name: &str, value: OsString| environment.push((name.into(), value));
         set(env::WORK_DIR, folder.join(file::WORK).into());
         set(env::EXIT_FILE, folder.join(file::EXIT).into());
+        // Among what is in it is the key to everything here.
+        set(env::SANDBOX_HIDES, self.definition.dir.clone().into());
         set(
             "ECS_CONTAINER_METADATA_URI_V4",
             format!("{}/task/{}", self.definition.internal_url, task.metadata_id).into(),
