@@ -25,9 +25,20 @@ pub(crate) fn passes<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>)
         SdkError::ServiceError(answer) => {
             answer.raw().status().is_server_error()
                 || answer.err().code().is_some_and(|code| PASSING.contains(&code))
+                || tells_wrong_time(answer.err())
         }
         _ => false,
     }
+}
+
+/// Whether a signature was refused for the time that it was made at, as when the host's clock has
+/// not been set yet; that of a wrong key is refused under the same codes.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html>
+fn tells_wrong_time(error: &impl ProvideErrorMetadata) -> bool {
+    matches!(error.code(), Some("InvalidSignatureException" | "SignatureDoesNotMatch"))
+        && error.message().is_some_and(|message| {
+            message.starts_with("Signature expired") || message.starts_with("Signature not yet")
+        })
 }
 
 /// The cause of an error, as the SDK gave it.
@@ -48,8 +59,24 @@ pub fn whole(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use aws_smithy_types::error::ErrorMetadata;
+
     use super::*;
     use crate::objects::ObjectError;
+
+    #[test]
+    fn a_signature_of_the_wrong_time_passes_and_that_of_a_wrong_key_does_not() {
+        let error = |code, message| ErrorMetadata::builder().code(code).message(message).build();
+        for (code, message, passes) in [
+            ("InvalidSignatureException", "Signature expired: 20261125T1 is now earlier", true),
+            ("InvalidSignatureException", "Signature not yet current: 20261125T1 is", true),
+            ("SignatureDoesNotMatch", "Signature expired: 20261125T1 is now earlier", true),
+            ("InvalidSignatureException", "The request signature we calculated does", false),
+            ("ValidationException", "Signature expired", false),
+        ] {
+            assert_eq!(tells_wrong_time(&error(code, message)), passes, "{code}: {message}");
+        }
+    }
 
     #[test]
     fn the_log_has_every_cause() {

@@ -76,6 +76,16 @@ const PASSING: [&str; 8] = [
     "TransactionInProgressException",
 ];
 
+/// Whether a signature was refused for the time that it was made at, as when the host's clock has
+/// not been set yet; that of a wrong key is refused under the same code.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html>
+fn tells_wrong_time(error: &impl ProvideErrorMetadata) -> bool {
+    error.code() == Some("InvalidSignatureException")
+        && error.message().is_some_and(|message| {
+            message.starts_with("Signature expired") || message.starts_with("Signature not yet")
+        })
+}
+
 impl StoreError {
     /// Whether the same call may succeed later: throttling, time-outs and conflicts that outlasted
     /// our own retries.
@@ -102,6 +112,7 @@ impl StoreError {
             SdkError::ServiceError(answer) => {
                 answer.raw().status().is_server_error()
                     || answer.err().code().is_some_and(|code| PASSING.contains(&code))
+                    || tells_wrong_time(answer.err())
             }
             _ => false,
         };

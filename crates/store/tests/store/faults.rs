@@ -161,3 +161,18 @@ async fn what_outlasts_our_patience_is_told_as_worth_another_try() {
         assert!(world.store.get(run.run_id).await.expect_err(name).is_retryable(), "{name}");
     }
 }
+
+#[tokio::test]
+async fn a_signature_of_the_wrong_time_is_worth_another_try_and_that_of_a_wrong_key_is_not() {
+    let world = World::new().await;
+    let run = world.initializing().await;
+    for (message, retryable) in [
+        ("Signature expired: 20261125T100000Z is now earlier than 20261125T101000Z", true),
+        ("Signature not yet current: 20261125T102000Z is still later than", true),
+        ("The request signature we calculated does not match the signature you provided.", false),
+    ] {
+        world.wire.next("GetItem", Fault::error_saying(403, "InvalidSignatureException", message));
+        let error = world.store.get(run.run_id).await.expect_err(message);
+        assert_eq!(error.is_retryable(), retryable, "{message}");
+    }
+}

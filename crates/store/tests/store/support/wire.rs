@@ -46,9 +46,14 @@ impl Fault {
 
     /// An error of this name.
     pub(crate) fn error(status: u16, name: &str) -> Self {
+        Self::error_saying(status, name, "m")
+    }
+
+    /// The same, with that message.
+    pub(crate) fn error_saying(status: u16, name: &str, message: &str) -> Self {
         let body = serde_json::json!({
             "__type": format!("com.amazonaws.dynamodb.v20120810#{name}"),
-            "message": "m",
+            "message": message,
         });
         Self::Answer(status, body.to_string())
     }
