@@ -15,9 +15,9 @@
 //! - after the execution is started: only the answer is lost. A repetition under the same
 //!   idempotency key answers the same run id; without a key it makes a second run.
 //!
-//! When `create` itself gets no answer, the run may or may not exist. It is then looked for: a run
-//! that is there goes on, one that is not has its objects removed, and when the table cannot even
-//! be read nothing is removed, so that a run that does exist keeps its request.
+//! When `create` itself gets no answer, the run may or may not exist, and may come to exist: what is
+//! under way arrives when it likes. A run that is there goes on; of one that is not there nothing is
+//! removed, so that it has its request should it come after all.
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, future::try_join, stream};
@@ -251,11 +251,11 @@ async fn create(state: &State, new: NewRun) -> Result<Enqueued, ApiError> {
                 tracing::warn!(%run_id, error = whole(&error), "created, though no answer came");
                 Ok(Enqueued::New)
             }
-            Ok(None) => {
+            Ok(None) if !error.is_retryable() => {
                 discard(state, run_id).await;
                 Err(api_error(error))
             }
-            Err(_) => Err(api_error(error)),
+            Ok(None) | Err(_) => Err(api_error(error)),
         },
     }
 }
