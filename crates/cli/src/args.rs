@@ -3,6 +3,7 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use stepwes_local::faults::Seeded;
 
 /// Run workflows through the GA4GH Workflow Execution Service API.
 #[derive(Debug, Parser)]
@@ -189,6 +190,9 @@ pub(crate) struct ServeArgs {
     /// Cancel every run that is still going on, wait until it is gone, and end
     #[arg(long)]
     pub(crate) stop_runs: bool,
+    /// Let calls of the embedded AWS go wrong, as this seed says (docs/testing.md)
+    #[arg(long, value_name = "SEED[:PERCENT][,SERVICE=PERCENT]", hide = true)]
+    pub(crate) chaos: Option<Seeded>,
     /// The embedded server's settings.
     #[command(flatten)]
     pub(crate) embedded: EmbeddedArgs,

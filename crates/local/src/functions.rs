@@ -9,6 +9,7 @@ use axum::Router;
 use chrono::TimeDelta;
 use stepwes_cloud::{Aws, http::frame};
 use stepwes_core::{
+    Clock, SystemClock,
     engines::Engines,
     resources::{Bound, LONGEST_TIME, ResourceBounds, Sizes},
 };
@@ -16,6 +17,7 @@ use stepwes_core::{
 use crate::{
     arn,
     capacity::Capacity,
+    faults::Injector,
     lambda::{Functions, handler, name},
     options::{ServeError, ServeOptions},
 };
@@ -57,8 +59,15 @@ pub(crate) fn invoked(
     options: &ServeOptions,
     resources: ResourceBounds,
     submit: &Submit,
+    faults: Option<&Arc<Injector>>,
 ) -> Result<Functions, ServeError> {
     let submit = Arc::clone(submit);
+    let clock = |function: &str| -> Arc<dyn Clock> {
+        match faults {
+            None => Arc::new(SystemClock),
+            Some(faults) => faults.clock(function),
+        }
+    };
     let internal = |error: Box<dyn std::error::Error + Send + Sync>| ServeError::Internal(error);
     let advance = stepwes_advance::State::new(
         stepwes_advance::Settings {
@@ -78,7 +87,7 @@ pub(crate) fn invoked(
         aws,
     )
     .map_err(|error| internal(error.into()))?;
-    let collect = stepwes_collect::State::new(
+    let collect = stepwes_collect::State::with_clock(
         stepwes_collect::Settings {
             table: arn::TABLE.to_owned(),
             bucket: arn::BUCKET.to_owned(),
@@ -87,8 +96,9 @@ pub(crate) fn invoked(
             run_timeout_seconds: resources.time,
         },
         aws,
+        clock(name::COLLECT),
     );
-    let reconcile = stepwes_reconcile::State::new(
+    let reconcile = stepwes_reconcile::State::with_clock(
         stepwes_reconcile::Settings {
             table: arn::TABLE.to_owned(),
             bucket: arn::BUCKET.to_owned(),
@@ -98,9 +108,11 @@ pub(crate) fn invoked(
             retention_days: 0,
         },
         aws,
+        clock(name::RECONCILE),
     )
     .map_err(|error| internal(error.into()))?;
     Ok(Functions::default()
+        .with_faults(faults.cloned())
         .with(
             name::ADVANCE,
             handler(move |input| {

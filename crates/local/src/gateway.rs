@@ -17,6 +17,7 @@ use crate::{
     credentials::{Principal, Principals},
     dynamodb::{self, DynamoDb},
     ecs::{self, Ecs},
+    faults::{Injector, s3_operation},
     in_process::Answer,
     lambda::{self, Functions, name},
     s3::S3Endpoint,
@@ -40,6 +41,8 @@ pub(crate) struct Gateway {
     pub(crate) ecs: Arc<Ecs>,
     pub(crate) states: Arc<States>,
     pub(crate) functions: Arc<Functions>,
+    /// Who lets calls go wrong, where that is asked for.
+    pub(crate) faults: Option<Arc<Injector>>,
 }
 
 /// What a request asks for, before it is known who asks.
@@ -100,8 +103,29 @@ impl Asked {
 }
 
 impl Gateway {
-    /// Answers one request.
-    pub(crate) async fn call(&self, request: Request<Body>) -> Response<Body> {
+    /// Answers one request, or lets it go wrong.
+    pub(crate) async fn call(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
+        let Some(faults) = self.faults.clone() else { return self.answer(request).await };
+        let (parts, body) = request.into_parts();
+        let asked = Asked::by(&parts);
+        let request = Request::from_parts(parts, body);
+        let (service, operation) = match &asked {
+            Asked::DynamoDb(operation) => ("dynamodb", operation.as_str()),
+            Asked::Ecs(operation) => ("ecs", operation.as_str()),
+            Asked::States(operation) => ("states", operation.as_str()),
+            Asked::Lambda(function) => ("lambda", function.as_deref().unwrap_or_default()),
+            Asked::Sts => ("sts", "AssumeRole"),
+            Asked::Metadata => ("metadata", "task"),
+            Asked::S3 => ("s3", s3_operation(&request)),
+        };
+        let carry_out = move |request| {
+            let gateway = Arc::clone(&self);
+            async move { gateway.answer(request).await }
+        };
+        faults.around(service, operation, request, carry_out).await
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let asked = Asked::by(&parts);
         let Some((service, limit)) = asked.service() else {
@@ -315,7 +339,7 @@ fn unknown_key(service: Service) -> AwsError {
     AwsError::forbidden(code, "The security token included in the request is invalid.")
 }
 
-fn refused(service: Service, error: SignatureError) -> AwsError {
+pub(crate) fn refused(service: Service, error: SignatureError) -> AwsError {
     let is_sts = service == Service::Sts;
     let code = match error {
         SignatureError::Missing if is_sts => "MissingAuthenticationToken",

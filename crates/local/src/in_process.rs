@@ -23,7 +23,10 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri, header};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
-use crate::gateway::Gateway;
+use crate::{
+    faults::{INJECTED, is_unanswered},
+    gateway::Gateway,
+};
 
 /// An HTTP client for the SDK's clients, whose requests `A` answers.
 #[derive(Clone)]
@@ -83,6 +86,9 @@ impl<A: Answer> HttpConnector for InProcess<A> {
                 let gone = "the embedded AWS is not running";
                 ConnectorError::io(io::Error::new(io::ErrorKind::ConnectionRefused, gone).into())
             })?;
+            if is_unanswered(&response) {
+                return Err(ConnectorError::timeout(INJECTED.into()));
+            }
             let response = response.map(|body| SdkBody::from_body_1_x(Shared(Mutex::new(body))));
             HttpResponse::try_from(response).map_err(|error| ConnectorError::user(error.into()))
         })

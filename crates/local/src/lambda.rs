@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::{
     arn,
     aws_error::{AwsError, FUNCTION_ERROR, answer},
+    faults::Injector,
 };
 
 /// The names of the functions that are invoked; the API functions are behind the public port, and
@@ -46,7 +47,11 @@ pub(crate) type Handler =
 
 /// The functions by their names.
 #[derive(Default)]
-pub(crate) struct Functions(BTreeMap<&'static str, Handler>);
+pub(crate) struct Functions {
+    handlers: BTreeMap<&'static str, Handler>,
+    /// Who kills functions, where that is asked for.
+    faults: Option<Arc<Injector>>,
+}
 
 /// A function of a typed event and answer, as the Lambda runtime would run it.
 pub(crate) fn handler<E, O, X, F, A>(function: F) -> Handler
@@ -85,14 +90,25 @@ impl Functions {
     /// Adds a function.
     #[must_use]
     pub(crate) fn with(mut self, name: &'static str, handler: Handler) -> Self {
-        self.0.insert(name, handler);
+        self.handlers.insert(name, handler);
         self
+    }
+
+    /// Lets functions be killed.
+    #[must_use]
+    pub(crate) fn with_faults(self, faults: Option<Arc<Injector>>) -> Self {
+        Self { faults, ..self }
+    }
+
+    /// Who lets calls go wrong, where that is asked for.
+    pub(crate) const fn faults(&self) -> Option<&Arc<Injector>> {
+        self.faults.as_ref()
     }
 
     /// Finds a function by its name or ARN.
     pub(crate) fn find(&self, function: &str) -> Option<&'static str> {
         let name = function.strip_prefix(arn::FUNCTION_PREFIX).unwrap_or(function);
-        self.0.keys().copied().find(|known| *known == name)
+        self.handlers.keys().copied().find(|known| *known == name)
     }
 
     /// Invokes the function that [`Functions::find`] named.
@@ -105,18 +121,29 @@ impl Functions {
             error_type: "Runtime.ExitError".to_owned(),
             error_message,
         };
-        let Some(handler) = self.0.get(name) else {
+        let Some(handler) = self.handlers.get(name) else {
             return Err(exited(format!("there is no function {name}")));
         };
         let request_id = Uuid::new_v4().to_string();
         let invocation = Invocation::new(name, &request_id, None, &payload);
         let tell = |error: &FunctionError| (error.error_type.clone(), error.error_message.clone());
+        let event = self.faults.as_ref().map_or_else(String::new, |_| payload.to_string());
         let work = handler(payload);
         // In a task of its own, so that a panic ends the invocation alone, and a caller that hangs
         // up does not cut it short.
+        let faulted = self.faults.clone().map(|faults| (faults, event));
+        let invoked = async move {
+            match faulted {
+                None => Some(work.await),
+                Some((faults, event)) => faults.invoke(name, event.as_bytes(), work).await,
+            }
+        };
         let work = async move {
-            let done = tokio::spawn(work.in_current_span()).await;
-            done.unwrap_or_else(|_| Err(exited("the function panicked".to_owned())))
+            match tokio::spawn(invoked.in_current_span()).await {
+                Ok(Some(done)) => done,
+                Ok(None) => Err(exited("RequestId: 0 Error: Runtime exited: signal: killed".into())),
+                Err(_) => Err(exited("the function panicked".to_owned())),
+            }
         };
         invocation.logged(tell, work).await
     }

@@ -24,6 +24,7 @@ mod dynamodb;
 mod ecs;
 mod engines;
 mod events;
+pub mod faults;
 mod folder;
 mod functions;
 mod gateway;

@@ -1,8 +1,12 @@
 //! The background tasks of a server, which all end with it.
 
-use std::time::Duration;
+use std::{future::ready, time::Duration};
 
+use axum::body::Body;
+use futures::{StreamExt as _, stream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::worker::Closed;
 
 /// Spawns what ends when the server does. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +49,17 @@ impl Life {
         }
     }
 
+    /// A body that breaks when the server goes down, for what would be waited for to its end.
+    pub(crate) fn while_lasts(&self, body: Body) -> Body {
+        let over = self.over.clone();
+        let broken = {
+            let over = over.clone();
+            move || over.is_cancelled().then(|| Err(axum::Error::new(Closed)))
+        };
+        let pieces = body.into_data_stream().take_until(over.cancelled_owned());
+        Body::from_stream(pieces.chain(stream::once(async move { broken() }).filter_map(ready)))
+    }
+
     /// Waits until `pause` is over or the server goes down; whether the server stays.
     pub(crate) async fn pause(&self, pause: Duration) -> bool {
         tokio::select! {
@@ -59,5 +74,26 @@ impl Life {
         self.over.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_has_not_come_whole_breaks_when_the_server_goes_down() {
+        let life = Life::default();
+        let whole = life.while_lasts(Body::from("whole")).collect().await.expect("a body");
+        assert_eq!(whole.to_bytes(), "whole");
+        let half = stream::iter([Ok::<_, axum::Error>(Bytes::from("ha"))]).chain(stream::pending());
+        let mut half = life.while_lasts(Body::from_stream(half));
+        let first = half.frame().await.expect("a frame").expect("data");
+        assert_eq!(first.into_data().expect("data"), "ha");
+        life.end().await;
+        assert!(half.frame().await.expect("a frame").is_err());
     }
 }

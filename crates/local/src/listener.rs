@@ -1,6 +1,6 @@
 //! The HTTP servers: accepting, answering, going down without cutting anybody off.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use http::{Request, Response};
@@ -12,7 +12,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::patience::Patient;
+use crate::{
+    faults::{INJECTED, is_unanswered},
+    patience::Patient,
+};
 
 /// How long a client may take to send a request's head.
 const HEAD_PATIENCE: Duration = Duration::from_secs(30);
@@ -110,7 +113,11 @@ async fn serve<S, A>(
     }
     let service = service_fn(move |request: Request<Incoming>| {
         let answered = answer(request.map(|body| Body::new(Patient::new(body, patience))));
-        async move { Ok::<_, Infallible>(answered.await) }
+        async move {
+            let response = answered.await;
+            // An error closes the connection.
+            if is_unanswered(&response) { Err(io::Error::other(INJECTED)) } else { Ok(response) }
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -133,7 +140,10 @@ async fn serve<S, A>(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::{
+        convert::Infallible,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
 
     use bytes::Bytes;
     use futures::stream;

@@ -1,11 +1,14 @@
 //! What a server is started with, and why it may not start.
 
-use std::{io, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{io, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use stepwes_cloud::http::Callers;
 use thiserror::Error;
 
-use crate::state_changes::{Delivery, StateChangeReceiver};
+use crate::{
+    faults::FaultPlan,
+    state_changes::{Delivery, StateChangeReceiver},
+};
 
 /// By what a server knows its callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +68,8 @@ pub struct ServeOptions {
     pub on_state_change: Option<StateChangeReceiver>,
     /// How patiently that is done.
     pub delivery: Delivery,
+    /// What goes wrong with the calls of the embedded AWS, for tests; nothing when none.
+    pub faults: Option<Arc<dyn FaultPlan>>,
 }
 
 impl Default for ServeOptions {
@@ -91,6 +96,7 @@ impl Default for ServeOptions {
             max_attempts: 3,
             on_state_change: None,
             delivery: Delivery::default(),
+            faults: None,
         }
     }
 }

@@ -16,6 +16,7 @@ use tower::ServiceExt as _;
 
 use crate::{
     ecs::Ecs,
+    faults::{Injector, s3_operation},
     gateway::{as_signed, is_presigned},
     life::Life,
     s3::S3Endpoint,
@@ -31,6 +32,8 @@ pub(crate) struct Public {
     pub(crate) s3: S3Endpoint,
     pub(crate) ecs: Arc<Ecs>,
     pub(crate) life: Life,
+    /// Who lets calls go wrong, where that is asked for.
+    pub(crate) faults: Option<Arc<Injector>>,
     pub(crate) guard: Guard,
     /// What checks callers' tokens, where they need one.
     pub(crate) authorizer: Option<stepwes_authorize::State>,
@@ -49,7 +52,13 @@ impl Public {
         }
         if is_presigned(request.uri().query()) {
             as_signed(request.headers_mut(), &self.presign_host);
-            return self.s3.call(request).await;
+            let Some(faults) = &self.faults else { return self.s3.call(request).await };
+            let s3 = self.s3.clone();
+            let carry_out = move |request| {
+                let s3 = s3.clone();
+                async move { s3.call(request).await }
+            };
+            return faults.around("s3", s3_operation(&request), request, carry_out).await;
         }
         if let Some(authorizer) = &self.authorizer {
             match identify(authorizer, request.headers()).await {
@@ -71,16 +80,20 @@ impl Public {
 
     /// Answers one request to the API.
     pub(crate) async fn api(&self, request: Request<Body>) -> Response<Body> {
-        let canceled = (request.method() == Method::POST)
-            .then(|| canceled_run(request.uri().path()))
-            .flatten();
         let router = self.router.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(run) = canceled else { return answer(router, request).await };
+        let faults = self.faults.clone();
+        if request.method() != Method::POST {
+            return answer(router, request, faults).await;
+        }
+        let canceled = canceled_run(request.uri().path());
         let ecs = Arc::clone(&self.ecs);
-        // Not cut short by a caller who hangs up: a run that is being cancelled must not start.
+        // Not cut short by a caller who hangs up, as a Lambda function is not: half a submission
+        // would be left behind, and a run that is being cancelled must not start.
+        let request = request.map(|body| self.life.while_lasts(body));
         let whole = async move {
-            let response = answer(router, request).await;
-            if response.status().is_success()
+            let response = answer(router, request, faults).await;
+            if let Some(run) = canceled
+                && response.status().is_success()
                 && let Err(error) = ecs.stop_waiting(&run, CANCELED).await
             {
                 // reconcile stops it later.
@@ -124,10 +137,21 @@ async fn identify(
 async fn refused(request: Request<Body>, error: impl Into<HttpError>) -> Response<Body> {
     let error = error.into();
     let refuse = move || std::future::ready(error.clone());
-    answer(frame(Router::new().fallback(refuse)), request).await
+    routed(frame(Router::new().fallback(refuse)), request).await
 }
 
-async fn answer(router: Router, request: Request<Body>) -> Response<Body> {
+async fn answer(
+    router: Router,
+    request: Request<Body>,
+    faults: Option<Arc<Injector>>,
+) -> Response<Body> {
+    match faults {
+        None => routed(router, request).await,
+        Some(faults) => faults.api(request, move |request| routed(router.clone(), request)).await,
+    }
+}
+
+async fn routed(router: Router, request: Request<Body>) -> Response<Body> {
     match router.oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},

@@ -33,6 +33,7 @@ use crate::{
     ecs::{Definition, Ecs},
     engines::{self, FoundEngine, SearchPath},
     events,
+    faults::Injector,
     folder::Folder,
     functions,
     gateway::Gateway,
@@ -77,6 +78,7 @@ pub struct Server {
     internal_url: String,
     aws: Aws,
     calls: Arc<Calls>,
+    faults: Option<Arc<Injector>>,
     public: Arc<Public>,
     public_http: HttpServer,
     internal_http: HttpServer,
@@ -137,6 +139,7 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
     let later = Later::default();
     let aws = Aws::through(InProcess(later.clone()), endpoint(&internal_url, &principals));
     let calls = Arc::new(Calls::default());
+    let faults = options.faults.clone().map(Injector::new);
     let ledger = Ledger::open(&dir).map_err(|error| unusable(dir.join(ledger::FILE), error))?;
     let ledger = Arc::new(ledger);
     let dynamodb =
@@ -181,9 +184,13 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
 
     let capacity = Capacity::of(&dir).map_err(internal)?;
     let resources = functions::bounds(&options, capacity);
-    let submit = functions::submit(&aws, &options, resources, known);
+    let mut submit = functions::submit(&aws, &options, resources, known);
+    if let Some(faults) = &faults {
+        submit.clock = faults.clock(name::SUBMIT);
+    }
     let submit = Arc::new(RwLock::new(submit));
-    let functions = Arc::new(functions::invoked(&aws, &options, resources, &submit)?);
+    let functions = functions::invoked(&aws, &options, resources, &submit, faults.as_ref())?;
+    let functions = Arc::new(functions);
     let definition = Definition {
         environment: task_environment(&options, &internal_url, &principals, &search),
         dir: dir.clone(),
@@ -216,17 +223,19 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
         ecs: Arc::clone(&ecs),
         states: Arc::clone(&states),
         functions: Arc::clone(&functions),
+        faults: faults.clone(),
     });
     later.connect(&gateway);
     let internal_http = HttpServer::start(internal_listener, INTERNAL, move |request| {
         let gateway = Arc::clone(&gateway);
-        async move { gateway.call(request).await }
+        gateway.call(request)
     });
     let presign_host = url.strip_prefix("http://").unwrap_or_default();
     let public = Arc::new(Public {
         router: RwLock::new(functions::api(&aws, &options, resources, &submit, &url)),
         s3,
         ecs: Arc::clone(&ecs),
+        faults: faults.clone(),
         authorizer,
         callers: options.callers(),
         life: life.clone(),
@@ -282,6 +291,7 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
         internal_url,
         aws,
         calls,
+        faults,
         public,
         public_http,
         internal_http,
@@ -322,6 +332,12 @@ impl Server {
     #[must_use]
     pub fn calls(&self) -> BTreeMap<String, u64> {
         self.calls.snapshot()
+    }
+
+    /// The faults that were injected since the server started, as `<service>: <kind>`.
+    #[must_use]
+    pub fn faults(&self) -> BTreeMap<String, u64> {
+        self.faults.as_ref().map(|faults| faults.counts()).unwrap_or_default()
     }
 
     /// The embedded AWS with all rights, for tests.
@@ -589,12 +605,18 @@ fn on_end(functions: &Arc<Functions>, calls: &Arc<Calls>, life: &Life) -> states
     let (functions, calls, life) = (Arc::clone(functions), Arc::clone(calls), life.clone());
     Arc::new(move |event| {
         let (functions, calls) = (Arc::clone(&functions), Arc::clone(&calls));
-        life.spawn(async move {
-            calls.enter(Service::Lambda, "Invoke");
-            // A failure has been logged, and the timer comes again.
-            let _ = functions.invoke(name::RECONCILE, event).await;
-        });
+        life.spawn(async move { reconcile(&functions, &calls, event).await });
     })
+}
+
+/// Delivers an event to reconcile. A failure has been logged, and the timer comes again.
+async fn reconcile(functions: &Functions, calls: &Calls, event: serde_json::Value) {
+    let times = functions.faults().map_or(1, |faults| faults.deliveries(name::RECONCILE, &event));
+    let deliveries = (0..times).map(|_| {
+        calls.enter(Service::Lambda, "Invoke");
+        functions.invoke(name::RECONCILE, event.clone())
+    });
+    futures::future::join_all(deliveries).await;
 }
 
 fn spawn_timers(
@@ -609,9 +631,7 @@ fn spawn_timers(
     let (interval, now) = (options.reconcile_interval, Arc::clone(reconcile_now));
     life.spawn(async move {
         loop {
-            calls.enter(Service::Lambda, "Invoke");
-            // A failure has been logged, and the timer comes again.
-            let _ = functions.invoke(name::RECONCILE, schedule_event()).await;
+            reconcile(&functions, &calls, schedule_event()).await;
             // Early, when somebody asks; late is what the timer is for.
             let _ = tokio::time::timeout(interval, now.notified()).await;
         }

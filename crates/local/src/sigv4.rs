@@ -27,7 +27,7 @@ pub enum SignatureError {
     #[error("the credential's scope names another service")]
     Scope,
     /// Too old, or from the future.
-    #[error("the request's signature has expired, or the caller's clock is wrong")]
+    #[error("Signature expired: it is too old or from the future; check the clock")]
     Expired,
     /// The signature is not the one that the secret makes.
     #[error("the request's signature does not match; check the secret access key")]

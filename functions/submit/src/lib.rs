@@ -27,7 +27,6 @@ use stepwes_core::{
     ApiError, Clock, IdGenerator, RandomIds, SystemClock, TraceParent, wes::RunIdResponse,
 };
 use stepwes_store::RunStore;
-use tracing::Instrument as _;
 
 pub use body::{Submission, read};
 pub use event::{EventFailure, REJECTED};
@@ -93,18 +92,8 @@ async fn run_workflow(
     let (parts, body) = request.into_parts();
     let trace = parts.extensions.get().copied().unwrap_or_else(TraceParent::generate);
     let submission = read(&parts.headers, body, &state.settings.limits).await?;
-    // In a task of its own: a caller that hangs up now must not leave half a run behind.
-    let work = async move {
-        let Submission { request, attachments } = submission;
-        submit(&state, &caller.owner, key, request, attachments, trace).await
-    };
-    let run_id = match tokio::spawn(work.in_current_span()).await {
-        Ok(submitted) => submitted?,
-        Err(error) => {
-            tracing::error!(%error, "a submission was cut off");
-            return Err(ApiError::Internal("the submission was cut off".to_owned()).into());
-        }
-    };
+    let Submission { request, attachments } = submission;
+    let run_id = submit(&state, &caller.owner, key, request, attachments, trace).await?;
     let mut response = Json(RunIdResponse { run_id: run_id.to_string() }).into_response();
     response.extensions_mut().insert(LoggedRun(run_id));
     Ok(response)

@@ -1,10 +1,18 @@
 //! `stepwes serve`: WES on this machine, over the embedded AWS.
 
-use std::{io::IsTerminal as _, num::NonZeroUsize, path::Path, process::ExitCode, sync::Mutex};
+use std::{
+    io::IsTerminal as _,
+    num::NonZeroUsize,
+    path::Path,
+    process::ExitCode,
+    sync::{Arc, Mutex},
+};
 
 use anyhow::Context as _;
 use serde_json::json;
-use stepwes_local::{Auth, LeftRunning, ServeError, ServeOptions, Server, StateChangeReceiver};
+use stepwes_local::{
+    Auth, LeftRunning, ServeError, ServeOptions, Server, StateChangeReceiver, faults::FaultPlan,
+};
 use stepwes_log::Lines;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::{
@@ -35,8 +43,12 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
             .or_else(|| environment("STEPWES_ON_STATE_CHANGE"))
             .map(|text| receiver(&text))
             .transpose()?,
+        faults: args.chaos.clone().map(|plan| Arc::new(plan) as Arc<dyn FaultPlan>),
         ..options(&args.embedded)?
     };
+    if options.faults.is_some() {
+        tracing::warn!("calls of the embedded AWS go wrong on purpose (--chaos)");
+    }
     if args.stop_runs {
         // On any port of this machine alone: it serves nobody.
         let host = ServeOptions::default().host;

@@ -1,7 +1,7 @@
 //! The services that a Task state can call, with the results and errors that Step Functions makes
 //! of their answers.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -15,6 +15,7 @@ use crate::{
     aws_error::AwsError,
     calls::Service,
     ecs::{self, Task},
+    faults::{Fault, INJECTED, When},
     ledger::LedgerError,
 };
 
@@ -88,8 +89,27 @@ async fn invoke(states: &States, arguments: &Value) -> Result<Value, Failure> {
             format!("Function not found: {function}"),
         ));
     };
+    let fault = states.functions.faults().and_then(|faults| {
+        faults.decide("lambda", name, &faults.run_in(&[payload.to_string().as_bytes()]))
+    });
+    if let Some(failure) = fault.and_then(|fault| before_invoke(states, name, payload, fault)) {
+        return Err(failure);
+    }
+    if let Some(Fault::Slow(by)) = fault {
+        tokio::time::sleep(by).await;
+    }
+    if fault == Some(Fault::Twice) {
+        let (functions, payload) = (Arc::clone(&states.functions), payload.clone());
+        states.calls.enter(Service::Lambda, "Invoke");
+        // Beside the one that is waited for.
+        states.life.spawn(async move { drop(functions.invoke(name, payload).await) });
+    }
     states.calls.enter(Service::Lambda, "Invoke");
-    match states.functions.invoke(name, payload.clone()).await {
+    let outcome = states.functions.invoke(name, payload.clone()).await;
+    if let Some(error) = fault.and_then(after_invoke) {
+        return Err(Failure::new(error, INJECTED));
+    }
+    match outcome {
         Ok(output) => {
             Ok(json!({ "ExecutedVersion": "$LATEST", "Payload": output, "StatusCode": 200 }))
         }
@@ -98,6 +118,57 @@ async fn invoke(states: &States, arguments: &Value) -> Result<Value, Failure> {
             Err(Failure::new(error.error_type, cause))
         }
     }
+}
+
+/// What Step Functions is told of an invocation that has no effect, or has it later.
+/// <https://docs.aws.amazon.com/step-functions/latest/dg/sfn-best-practices.html#bp-lambda-serviceexception>
+fn before_invoke(
+    states: &States,
+    function: &'static str,
+    payload: &Value,
+    fault: Fault,
+) -> Option<Failure> {
+    let error = match fault {
+        Fault::Throttled => "Lambda.TooManyRequestsException",
+        Fault::Failed(When::Before) => "Lambda.ServiceException",
+        Fault::Unanswered(When::Before) | Fault::TornRequest => "Lambda.SdkClientException",
+        Fault::Dies(When::Before) => "Lambda.Unknown",
+        Fault::Late(by) => {
+            let (functions, payload) = (Arc::clone(&states.functions), payload.clone());
+            states.life.spawn(async move {
+                tokio::time::sleep(by).await;
+                drop(functions.invoke(function, payload).await);
+            });
+            "Lambda.ClientExecutionTimeoutException"
+        }
+        _ => return None,
+    };
+    Some(Failure::new(error, INJECTED))
+}
+
+/// The error in whose place an invocation's answer is lost.
+const fn after_invoke(fault: Fault) -> Option<&'static str> {
+    Some(match fault {
+        Fault::Failed(When::After) => "Lambda.AWSLambdaException",
+        Fault::Unanswered(When::After) => "States.Timeout",
+        Fault::TornAnswer => "Lambda.SdkClientException",
+        Fault::Dies(When::After) => "Sandbox.Timedout",
+        _ => return None,
+    })
+}
+
+/// The error that Step Functions makes of a call of RunTask that goes wrong, and whether a task is
+/// there all the same.
+const fn run_task_error(fault: Fault) -> Option<(When, &'static str)> {
+    Some(match fault {
+        Fault::Throttled => (When::Before, "ECS.ThrottlingException"),
+        Fault::Failed(when) => (when, "ECS.ServerException"),
+        Fault::Unanswered(when) | Fault::Dies(when) => (when, "ECS.SdkClientException"),
+        Fault::TornAnswer | Fault::Late(_) => (When::After, "ECS.SdkClientException"),
+        Fault::TornRequest => (When::Before, "ECS.SdkClientException"),
+        Fault::Skewed => (When::Before, "ECS.AmazonECSException"),
+        Fault::Slow(_) | Fault::Twice => return None,
+    })
 }
 
 async fn run_task(
@@ -110,8 +181,18 @@ async fn run_task(
     let failed = |error: LedgerError| Failure::new("ECS.ServerException", error.to_string());
     let request =
         ecs::run_task_request(call.arguments, STARTED_BY, call.client_token).map_err(refused)?;
+    let fault = states.functions.faults().and_then(|faults| {
+        faults.decide("ecs", "RunTask", &faults.run_in(&[call.arguments.to_string().as_bytes()]))
+    });
+    let goes_wrong = fault.and_then(run_task_error);
+    if let Some((When::Before, error)) = goes_wrong {
+        return Err(Failure::new(error, INJECTED));
+    }
     states.calls.enter(Service::Ecs, "RunTask");
     let task = request.run(&states.ecs).await.map_err(refused)?;
+    if let Some((When::After, error)) = goes_wrong {
+        return Err(Failure::new(error, INJECTED));
+    }
     let stopped = async {
         if let Some(at) = states.ecs.started(&task.id).await {
             begun(at);
