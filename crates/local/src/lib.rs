@@ -43,6 +43,7 @@ mod server;
 pub mod sigv4;
 mod state_changes;
 mod states;
+mod strays;
 mod sts;
 mod tokens;
 mod worker;

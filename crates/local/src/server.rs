@@ -48,6 +48,7 @@ use crate::{
     s3::{Credentials, Hooks, S3Endpoint},
     state_changes,
     states::{self, States},
+    strays::Suspects,
     sts::Sts,
     tokens,
 };
@@ -244,6 +245,8 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
             .map_err(|error| ServeError::Internal(error.into()))?,
         presign_url: url.clone(),
     });
+    let suspects = Suspects::list(&dir, Utc::now());
+    life.spawn(suspects.remove(dir.clone(), aws.clone()));
     let answering = Arc::clone(&public);
     let public_http = HttpServer::start(public_listener, PUBLIC, move |request| {
         let public = Arc::clone(&answering);

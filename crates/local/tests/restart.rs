@@ -391,3 +391,37 @@ async fn a_server_that_is_asked_to_leaves_its_engines_running_and_says_which() {
     assert_eq!(common::state(server.url(), &run).await, "CANCELED");
     server.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_request_that_was_staged_for_no_run_goes_away() {
+    let folder = prepare(&[]);
+    let script = stub(&[("A", "b")]);
+    let options = || options(folder.path(), &script);
+    let server = start(options()).await.expect("started");
+    let run = submit(server.url()).await;
+    until_state(server.url(), &run, "COMPLETE").await;
+    server.shutdown().await;
+    // As a server leaves it that is killed before it has made the run.
+    let requests = options().dir.join("s3/runs/requests");
+    let stage = |at: chrono::DateTime<chrono::Utc>| {
+        let time = uuid::Timestamp::from_unix(
+            uuid::NoContext,
+            u64::try_from(at.timestamp()).expect("after 1970"),
+            0,
+        );
+        let staged = requests.join(uuid::Uuid::new_v7(time).to_string());
+        fs::create_dir_all(staged.join("attachments")).expect("made");
+        fs::write(staged.join("request.json"), "{}").expect("written");
+        fs::write(staged.join("attachments/a"), "a").expect("written");
+        staged
+    };
+    let now = chrono::Utc::now();
+    let stray = stage(now);
+    // Those of long ago have been looked for by an earlier server.
+    let looked_at = stage(now - chrono::TimeDelta::days(2));
+    let server = start(options()).await.expect("started");
+    until("the stray request is removed", || async { !stray.exists() }).await;
+    assert!(requests.join(&run).join("request.json").exists());
+    assert!(looked_at.exists());
+    server.shutdown().await;
+}
