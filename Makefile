@@ -40,13 +40,24 @@ package: .venv-package ## Check template.yaml and build the functions as AWS get
 	@.venv-package/bin/python scripts/package-sizes
 
 ##@ Check
-.PHONY: test lint lint-template bench conformance
+.PHONY: test chaos lint lint-template bench conformance
 test: .venv-test .venv-toil .venv-package .venv-cloud .venv-lock ## Run all tests, with real engines and clients, and of the stack that `make package` built
 	@scripts/test
 
 conformance: .venv-test .venv-conformance build ## Run the conformance tests of CWL through the API: SUITE=/path/to/cwl-v1.2
 	@PATH="$(CURDIR)/.venv-test/bin:$$PATH" STEPWES_BIN="$(TARGET)/debug/stepwes" \
 	  python tests/conformance/run.py --beside "$(or $(SUITE),$(error SUITE names no checkout of cwl-v1.2))"
+
+chaos: SEED ?= $(shell echo $$RANDOM)
+chaos: RUNS ?= 1000
+chaos: PERCENT ?= 20
+chaos: KILLS ?= 100
+chaos: .venv-test build ## Let calls of AWS go wrong, and kill the server and engines: SEED, RUNS, PERCENT, KILLS
+	@for what in "--runs $(RUNS) --percent $(PERCENT)" "--runs 200 --percent 0 --kills $(KILLS) --real 10"; do \
+	  echo "==> campaign $$what"; \
+	  PATH="$(CURDIR)/.venv-test/bin:$$PATH" STEPWES_BIN="$(TARGET)/debug/stepwes" \
+	    python tests/chaos/campaign.py --seed $(SEED) $$what; \
+	done
 
 lint: .venv-lint node_modules lint-template ## Check formatting, lints, docs, licences, the template and the state machine
 	@echo "==> cargo fmt --check"

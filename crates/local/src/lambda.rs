@@ -127,11 +127,10 @@ impl Functions {
         let request_id = Uuid::new_v4().to_string();
         let invocation = Invocation::new(name, &request_id, None, &payload);
         let tell = |error: &FunctionError| (error.error_type.clone(), error.error_message.clone());
-        let event = self.faults.as_ref().map_or_else(String::new, |_| payload.to_string());
+        let faulted = self.faults.clone().map(|faults| (faults, payload.to_string()));
         let work = handler(payload);
         // In a task of its own, so that a panic ends the invocation alone, and a caller that hangs
         // up does not cut it short.
-        let faulted = self.faults.clone().map(|faults| (faults, event));
         let invoked = async move {
             match faulted {
                 None => Some(work.await),
