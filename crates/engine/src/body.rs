@@ -1,4 +1,4 @@
-//! A part of a file as an HTTP body: read once, in small pieces, and hashed on its way out.
+//! A part of a file as an HTTP body, read in small pieces.
 
 use std::{
     io::{self, Seek as _, SeekFrom},
@@ -12,7 +12,6 @@ use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use bytes::Bytes;
 use futures::Stream as _;
 use http_body::{Body, Frame, SizeHint};
-use sha1::{Digest as _, Sha1};
 use tokio::io::{AsyncReadExt as _, Take};
 use tokio_util::io::ReaderStream;
 
@@ -21,32 +20,29 @@ use crate::reachable;
 /// How much is read at once, in bytes: what an upload holds in memory.
 const PIECE: usize = 128 * 1024;
 
-/// What became of the reading of a part, whichever of the SDK's tries it was.
+/// Why a part could not be read, whichever of the SDK's tries it was.
 #[derive(Clone, Default)]
-pub(crate) struct Outcome(Arc<Mutex<Option<Result<Sha1, io::Error>>>>);
+pub(crate) struct Outcome(Arc<Mutex<Option<io::Error>>>);
 
 impl Outcome {
-    /// The hash after the part, or why the file could not be read; `None` when nobody read it to
-    /// its end.
-    pub(crate) fn take(&self) -> Option<Result<Sha1, io::Error>> {
+    /// The error, if there was one.
+    pub(crate) fn take(&self) -> Option<io::Error> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn set(&self, result: Result<Sha1, io::Error>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+    fn set(&self, error: io::Error) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 }
 
-/// A body of `length` bytes of the file at `path` from `offset` on. `before` is the hash of all
-/// that comes before; the hash after it is left in the outcome. Sent again, it is read again.
-pub(crate) fn part(path: PathBuf, offset: u64, length: u64, before: Sha1) -> (ByteStream, Outcome) {
+/// A body of `length` bytes of the file at `path` from `offset` on. Sent again, it is read again.
+pub(crate) fn part(path: PathBuf, offset: u64, length: u64) -> (ByteStream, Outcome) {
     let outcome = Outcome::default();
     let shared = outcome.clone();
     let body = SdkBody::retryable(move || {
         SdkBody::from_body_1_x(PartBody {
             source: Source::Closed { path: path.clone(), offset },
             remaining: length,
-            hash: before.clone(),
             outcome: shared.clone(),
         })
     });
@@ -66,14 +62,13 @@ enum Source {
 struct PartBody {
     source: Source,
     remaining: u64,
-    hash: Sha1,
     outcome: Outcome,
 }
 
 impl PartBody {
     fn fail(&mut self, error: io::Error) -> io::Error {
         let copy = io::Error::new(error.kind(), error.to_string());
-        self.outcome.set(Err(error));
+        self.outcome.set(error);
         self.source = Source::Done;
         copy
     }
@@ -88,10 +83,6 @@ impl Body for PartBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         if self.remaining == 0 {
-            if !matches!(self.source, Source::Done) {
-                self.source = Source::Done;
-                self.outcome.set(Ok(self.hash.clone()));
-            }
             return Poll::Ready(None);
         }
         if let Source::Closed { path, offset } = &self.source {
@@ -111,12 +102,10 @@ impl Body for PartBody {
         match Pin::new(stream).poll_next(context) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(piece))) => {
-                self.hash.update(&piece);
                 self.remaining = self.remaining.saturating_sub(piece.len() as u64);
                 if self.remaining == 0 {
-                    // A client that knows the length need not ask for the end.
+                    // The file need not be open for longer.
                     self.source = Source::Done;
-                    self.outcome.set(Ok(self.hash.clone()));
                 }
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }
@@ -148,40 +137,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn parts_are_hashed_one_after_the_other_as_one_file() {
-        let content: Vec<u8> = (0..300_000u32).map(|n| (n % 251) as u8).collect();
-        let file = file(&content);
-        let mut hash = Sha1::new();
-        let mut read = Vec::new();
-        for (offset, length) in [(0, 200_000), (200_000, 100_000)] {
-            let (body, outcome) = part(file.path().to_owned(), offset, length, hash);
-            read.extend(body.collect().await.expect("read").into_bytes());
-            hash = outcome.take().expect("read to the end").expect("no error");
-        }
-        assert_eq!(read, content);
-        assert_eq!(hash.finalize(), Sha1::digest(&content));
-    }
-
-    #[tokio::test]
-    async fn a_part_that_is_sent_again_is_hashed_anew() {
-        let file = file(b"hello");
-        let (body, outcome) = part(file.path().to_owned(), 0, 5, Sha1::new());
+    async fn a_part_can_be_sent_again() {
+        let file = file(b"0123456789");
+        let (body, outcome) = part(file.path().to_owned(), 3, 5);
         let body = body.into_inner();
         for _ in 0..2 {
             let again = ByteStream::new(body.try_clone().expect("can be sent again"));
-            again.collect().await.expect("read");
+            assert_eq!(&again.collect().await.expect("read").into_bytes()[..], b"34567");
         }
-        let hash = outcome.take().expect("read").expect("no error").finalize();
-        assert_eq!(hash, Sha1::digest(b"hello"));
+        assert!(outcome.take().is_none());
     }
 
     #[tokio::test]
     async fn a_file_that_shrinks_or_is_gone_is_told_apart_from_the_network() {
         let file = file(b"hello");
         for (path, length) in [(file.path().to_owned(), 6), (file.path().join("gone"), 1)] {
-            let (body, outcome) = part(path, 0, length, Sha1::new());
+            let (body, outcome) = part(path, 0, length);
             assert!(body.collect().await.is_err());
-            assert!(matches!(outcome.take(), Some(Err(_))));
+            assert!(outcome.take().is_some());
         }
     }
 }

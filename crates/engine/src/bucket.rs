@@ -1,5 +1,5 @@
-//! The runs bucket: small objects, downloads to disk and uploads from disk, with patience for a
-//! store that is away for a while.
+//! The runs bucket: small objects and downloads to disk, with patience for a store that is away for a
+//! while. Uploads from disk are in `upload`.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -9,36 +9,29 @@ use aws_sdk_s3::{
     config::IdentityCache,
     error::{ProvideErrorMetadata, SdkError},
     primitives::ByteStream,
-    types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart},
 };
 use bytes::Bytes;
-use sha1::{Digest as _, Sha1};
-use tokio::io::AsyncWriteExt as _;
+use tokio::{io::AsyncWriteExt as _, sync::Semaphore};
 
 use crate::{
-    body,
     config::Config,
     error::{Failure, chain},
     report::{ScopedCredentials, with_patience},
+    upload,
 };
-
-/// Files above this size, in bytes, go up in parts of it.
-const PART: u64 = 16 * 1024 * 1024;
 
 /// Files up to this size, in bytes, are written to the disk in one go: handing each step to another
 /// thread takes longer than the step.
 const SMALL: u64 = 256 * 1024;
 
-/// The most parts that S3 takes.
-/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
-const MAX_PARTS: u64 = 10_000;
-
 /// The runs bucket, with the run's scoped credentials.
 #[derive(Clone, Debug)]
 pub(crate) struct Bucket {
-    client: Client,
-    name: String,
+    pub(crate) client: Client,
+    pub(crate) name: String,
     patience: Duration,
+    /// How many files and parts may be sent at once.
+    pub(crate) transfers: Arc<Semaphore>,
 }
 
 /// A file as it was uploaded.
@@ -81,7 +74,9 @@ impl Fault {
 }
 
 /// Sorts an SDK error.
-fn classify<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkError<E>) -> Fault {
+pub(crate) fn classify<E: ProvideErrorMetadata + std::error::Error + 'static>(
+    error: &SdkError<E>,
+) -> Fault {
     let text = error.code().map_or_else(
         || chain(error),
         |code| format!("S3 says {code}: {}", error.message().unwrap_or_default()),
@@ -115,11 +110,16 @@ impl Bucket {
             client: Client::from_conf(settings),
             name: config.bucket.clone(),
             patience: config.limits.patience,
+            transfers: upload::transfers(),
         }
     }
 
     /// Repeats `attempt` while the store is out of reach.
-    async fn patiently<T, F>(&self, what: &str, attempt: impl Fn() -> F) -> Result<T, Fault>
+    pub(crate) async fn patiently<T, F>(
+        &self,
+        what: &str,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, Fault>>,
     {
@@ -231,150 +231,6 @@ impl Bucket {
             .map_err(|error| classify(&error))?;
         Ok(())
     }
-
-    /// Uploads the file at `path`, reading it once: its hash is that of the bytes sent.
-    ///
-    /// # Errors
-    /// [`Fault`].
-    pub(crate) async fn upload(
-        &self,
-        key: &str,
-        path: &Path,
-        content_type: Option<&str>,
-    ) -> Result<Uploaded, Fault> {
-        let size = tokio::fs::metadata(path).await.map_err(Fault::Local)?.len();
-        let hash = if size > PART {
-            self.upload_parts(key, path, size, content_type).await?
-        } else {
-            self.patiently(key, || async {
-                let (body, outcome) = body::part(path.to_owned(), 0, size, Sha1::new());
-                // An empty body is not asked for its bytes.
-                let body = if size == 0 { ByteStream::from_static(b"") } else { body };
-                let sent = self
-                    .client
-                    .put_object()
-                    .bucket(&self.name)
-                    .key(key)
-                    .set_content_type(content_type.map(str::to_owned))
-                    .body(body)
-                    .send()
-                    .await;
-                settle(sent, &outcome, size).map(|(_, hash)| hash)
-            })
-            .await?
-        };
-        Ok(Uploaded { size, sha1: hex::encode(hash.finalize()) })
-    }
-
-    async fn upload_parts(
-        &self,
-        key: &str,
-        path: &Path,
-        size: u64,
-        content_type: Option<&str>,
-    ) -> Result<Sha1, Fault> {
-        let begun = self
-            .patiently(key, || async {
-                self.client
-                    .create_multipart_upload()
-                    .bucket(&self.name)
-                    .key(key)
-                    .set_content_type(content_type.map(str::to_owned))
-                    // What the SDK sends with each part: S3 refuses parts with another.
-                    .checksum_algorithm(ChecksumAlgorithm::Crc32)
-                    .send()
-                    .await
-                    .map_err(|error| classify(&error))
-            })
-            .await?;
-        let upload = Arc::<str>::from(begun.upload_id().unwrap_or_default());
-        let sent = self.send_parts(key, path, size, &upload).await;
-        if sent.is_err() {
-            // Should this fail too, the bucket's lifecycle rule clears the parts away.
-            let abort = self.client.abort_multipart_upload().bucket(&self.name).key(key);
-            if let Err(error) = abort.upload_id(&*upload).send().await {
-                tracing::warn!("{key}: the parts of a failed upload stay: {}", chain(&error));
-            }
-        }
-        sent
-    }
-
-    async fn send_parts(
-        &self,
-        key: &str,
-        path: &Path,
-        size: u64,
-        upload: &str,
-    ) -> Result<Sha1, Fault> {
-        let length = part_size(size);
-        let mut hash = Sha1::new();
-        let mut parts = Vec::new();
-        let mut offset = 0;
-        let mut number = 1;
-        while offset < size {
-            let length = length.min(size - offset);
-            let (part, after) = self
-                .patiently(key, || async {
-                    let (body, outcome) = body::part(path.to_owned(), offset, length, hash.clone());
-                    let sent = self
-                        .client
-                        .upload_part()
-                        .bucket(&self.name)
-                        .key(key)
-                        .upload_id(upload)
-                        .part_number(number)
-                        .body(body)
-                        .send()
-                        .await;
-                    settle(sent, &outcome, length)
-                })
-                .await?;
-            parts.push(
-                CompletedPart::builder()
-                    .part_number(number)
-                    .set_e_tag(part.e_tag)
-                    .set_checksum_crc32(part.checksum_crc32)
-                    .build(),
-            );
-            hash = after;
-            offset += length;
-            number += 1;
-        }
-        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
-        self.patiently(key, || async {
-            self.client
-                .complete_multipart_upload()
-                .bucket(&self.name)
-                .key(key)
-                .upload_id(upload)
-                .multipart_upload(parts.clone())
-                .send()
-                .await
-                .map_err(|error| classify(&error))
-        })
-        .await?;
-        Ok(hash)
-    }
-}
-
-/// The size of the parts of a file of `size` bytes.
-fn part_size(size: u64) -> u64 {
-    PART.max(size.div_ceil(MAX_PARTS))
-}
-
-/// Joins what S3 said with what became of the reading.
-fn settle<T, E: ProvideErrorMetadata + std::error::Error + 'static>(
-    sent: Result<T, SdkError<E>>,
-    outcome: &body::Outcome,
-    length: u64,
-) -> Result<(T, Sha1), Fault> {
-    match (sent, outcome.take()) {
-        (_, Some(Err(error))) => Err(Fault::Local(error)),
-        (Ok(answer), Some(Ok(hash))) => Ok((answer, hash)),
-        (Ok(answer), None) if length == 0 => Ok((answer, Sha1::new())),
-        (Ok(_), None) => Err(Fault::Passing("S3 answered before it had the whole file".to_owned())),
-        (Err(error), _) => Err(classify(&error)),
-    }
 }
 
 #[cfg(test)]
@@ -395,19 +251,7 @@ impl Bucket {
             client: Client::from_conf(settings),
             name: "runs".to_owned(),
             patience: Duration::from_secs(10),
+            transfers: upload::transfers(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_are_16_mib_until_there_would_be_too_many() {
-        assert_eq!(part_size(PART + 1), PART);
-        let huge = 5 << 40;
-        assert!(part_size(huge) * MAX_PARTS >= huge);
-        assert!(part_size(huge) * (MAX_PARTS - 1) < huge);
     }
 }

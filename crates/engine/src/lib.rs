@@ -22,6 +22,7 @@ mod sandbox;
 mod stage;
 mod stop;
 mod tree;
+mod upload;
 mod wdl;
 mod workdir;
 

@@ -9,10 +9,8 @@ use crate::{
     bucket::{Bucket, Fault, Uploaded},
     error::Failure,
     tree::Tree,
+    upload::AT_ONCE,
 };
-
-/// How many files are uploaded at the same time.
-const AT_ONCE: usize = 4;
 
 /// The output directory as it is in S3.
 #[derive(Debug, Default)]

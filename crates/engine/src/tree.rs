@@ -32,12 +32,17 @@ pub(crate) type Snapshot = BTreeMap<String, Version>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Version {
     inode: u64,
-    size: u64,
+    /// In bytes.
+    pub(crate) size: u64,
     modified: (i64, i64),
 }
 
 impl Version {
-    fn of(path: &Path) -> io::Result<Self> {
+    /// The present one; of a link, the link's own.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
         let data = fs::symlink_metadata(path)?;
         let modified = (data.mtime(), data.mtime_nsec());
         Ok(Self { inode: data.ino(), size: data.len(), modified })
