@@ -41,7 +41,7 @@ package: .venv-package ## Check template.yaml and build the functions as AWS get
 
 ##@ Check
 .PHONY: test chaos lint lint-template bench conformance
-test: .venv-test .venv-toil .venv-package .venv-cloud .venv-lock ## Run all tests, with real engines and clients, and of the stack that `make package` built
+test: .venv-test .venv-toil .venv-package .venv-cloud .venv-lock .venv-crate ## Run all tests, with real engines and clients, and of the stack that `make package` built
 	@scripts/test
 
 conformance: .venv-test .venv-conformance build ## Run the conformance tests of CWL through the API: SUITE=/path/to/cwl-v1.2
@@ -97,7 +97,7 @@ bench: .venv-test .venv-toil ## Measure: cold starts, and what else is in tests/
 ##@ Upkeep
 .PHONY: lock clean-tools
 lock: .venv-lock ## Pin requirements/*.in anew, with hashes, for Python 3.11 and later
-	@cd requirements && for name in lock lint demo test toil package iac cloud conformance engine-{cwltool,miniwdl,toil,snakemake}; do \
+	@cd requirements && for name in lock lint demo test toil package iac cloud crate conformance engine-{cwltool,miniwdl,toil,snakemake}; do \
 	  echo "==> requirements/$$name.txt"; \
 	  constraint=(); if [[ "$$name" = @(test|engine-cwltool) ]]; then constraint=(--constraint demo.txt); fi; \
 	  ../.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -109,10 +109,10 @@ clean-tools: ## Remove the Python environments and node_modules
 	rm -rf .venv .venv-* node_modules
 
 # Environments. Each is made from one lock file, and made anew only when that file has changed.
-.PHONY: .venv .venv-test .venv-toil .venv-lint .venv-package .venv-iac .venv-cloud .venv-conformance .venv-lock node_modules
+.PHONY: .venv .venv-test .venv-toil .venv-lint .venv-package .venv-iac .venv-cloud .venv-crate .venv-conformance .venv-lock node_modules
 .venv:
 	@scripts/venv demo .venv
-.venv-test .venv-toil .venv-lint .venv-package .venv-iac .venv-cloud .venv-conformance .venv-lock: .venv-%:
+.venv-test .venv-toil .venv-lint .venv-package .venv-iac .venv-cloud .venv-crate .venv-conformance .venv-lock: .venv-%:
 	@scripts/venv $* $@
 node_modules:
 	@if ! cmp -s package-lock.json node_modules/.locked; then \

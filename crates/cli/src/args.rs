@@ -33,6 +33,9 @@ pub(crate) enum Command {
     Cancel(CancelArgs),
     /// List or download a run's output files
     Outputs(OutputsArgs),
+    /// Show how a run's outputs came about, as an RO-Crate, or write it with the run's files
+    #[command(name = "ro-crate")]
+    RoCrate(RoCrateArgs),
     /// Show what a service is and what it runs
     Info(InfoArgs),
     /// Say who may call a service: make, list and revoke tokens
@@ -329,9 +332,28 @@ pub(crate) struct CancelArgs {
 pub(crate) struct OutputsArgs {
     /// The run
     pub(crate) run_id: String,
-    /// Download the files into this folder
+    /// Download the files into this folder; what is there already is not downloaded again
+    #[arg(long, value_name = "DIR", visible_alias = "outdir")]
+    pub(crate) download: Option<PathBuf>,
+    /// Download the files into this zip archive
+    #[arg(long, value_name = "FILE", conflicts_with = "download")]
+    pub(crate) zip: Option<PathBuf>,
+    /// The server.
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// `stepwes ro-crate`.
+#[derive(Debug, Args)]
+pub(crate) struct RoCrateArgs {
+    /// The run
+    pub(crate) run_id: String,
+    /// Write the crate, with the run's files, into this folder
     #[arg(long, value_name = "DIR")]
-    pub(crate) outdir: Option<PathBuf>,
+    pub(crate) dir: Option<PathBuf>,
+    /// Write the crate, with the run's files, into this zip archive
+    #[arg(long, value_name = "FILE", conflicts_with = "dir")]
+    pub(crate) zip: Option<PathBuf>,
     /// The server.
     #[command(flatten)]
     pub(crate) server: ServerArgs,

@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use stepwes_core::{
     clock::{Clock as _, IdGenerator as _, RandomIds, SystemClock},
-    wes::{BASE_PATH, OutputEntry, OutputListResponse, RunIdResponse},
+    wes::{
+        AttachmentEntry, AttachmentListResponse, BASE_PATH, OutputEntry, OutputListResponse,
+        RunIdResponse, TaskListResponse, TaskLog,
+    },
 };
 
 use crate::{
@@ -594,6 +597,61 @@ impl Client {
             })
             .await?;
         serde_json::from_slice(&body).context("what the server named is not JSON")
+    }
+
+    /// `GET /runs/{id}/ro-crate`, an extension of stepwes.
+    pub(crate) async fn ro_crate(&self, run_id: &str) -> anyhow::Result<Value> {
+        self.json(&format!("{}/runs/{}/ro-crate", self.base, segment(run_id))).await
+    }
+
+    /// `GET /runs/{id}/tasks`, every page, whole.
+    pub(crate) async fn task_logs(&self, run_id: &str) -> anyhow::Result<Vec<TaskLog>> {
+        self.pages(&format!("/runs/{}/tasks", segment(run_id)), |page: TaskListResponse| {
+            (page.task_logs, page.next_page_token)
+        })
+        .await
+    }
+
+    /// `GET /runs/{id}/attachments`, an extension of stepwes, every page.
+    pub(crate) async fn attachments(&self, run_id: &str) -> anyhow::Result<Vec<AttachmentEntry>> {
+        let path = format!("/runs/{}/attachments", segment(run_id));
+        self.pages(&path, |page: AttachmentListResponse| (page.attachments, page.next_page_token))
+            .await
+    }
+
+    /// Every item of a list; `split` takes a page apart.
+    async fn pages<P: DeserializeOwned, T>(
+        &self,
+        path: &str,
+        split: impl Fn(P) -> (Vec<T>, String),
+    ) -> anyhow::Result<Vec<T>> {
+        let mut all = Vec::new();
+        let mut token = String::new();
+        loop {
+            let mut query = vec![("page_size", "1000")];
+            if !token.is_empty() {
+                query.push(("page_token", &token));
+            }
+            let (items, next) = split(self.get(path, &query).await?);
+            all.extend(items);
+            token = next;
+            if token.is_empty() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// The content behind a URL that the server handed out, from `offset` on. Gives 416 for an offset
+    /// behind its end, and the whole of it from a server that knows no ranges.
+    pub(crate) async fn download_from(&self, url: &str, offset: u64) -> anyhow::Result<Response> {
+        let range = (offset > 0).then(|| format!("bytes={offset}-"));
+        let response = self.ranged(url, range).await?;
+        match response.status() {
+            status if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE => {
+                Ok(response)
+            }
+            _ => Err(self.refusal(response).await),
+        }
     }
 
     /// The content behind a URL that the server handed out.

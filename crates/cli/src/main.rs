@@ -1,5 +1,6 @@
 //! The `stepwes` command: serve WES on this machine, and talk to any WES.
 
+mod archive;
 mod args;
 mod attach;
 mod client;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
             Command::Logs(args) => commands::logs::logs(args).await,
             Command::Cancel(args) => commands::cancel::cancel(args).await,
             Command::Outputs(args) => commands::outputs::outputs(args).await,
+            Command::RoCrate(args) => commands::ro_crate::ro_crate(args).await,
             Command::Info(args) => commands::info::info(args).await,
             Command::Token(args) => commands::token::token(args).await,
             Command::Engines(args) => commands::engines::engines(args).await,

@@ -6,6 +6,7 @@ pub(crate) mod info;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod outputs;
+pub(crate) mod ro_crate;
 pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod status;

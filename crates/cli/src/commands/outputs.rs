@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 
 use crate::{
+    archive::archive,
     args::OutputsArgs,
     client::Client,
-    download,
+    download::{Item, download},
     ui::{bytes, hint, print, print_json, say, table},
 };
 
-/// Lists a run's output files, or downloads them with `--outdir`.
+/// Lists a run's output files, or downloads them: into a folder, or as one archive.
 pub(crate) async fn outputs(args: OutputsArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(&args.server, None).await?;
     let Some(files) = client.outputs(&args.run_id).await? else {
@@ -20,14 +21,21 @@ pub(crate) async fn outputs(args: OutputsArgs) -> anyhow::Result<ExitCode> {
             format!("`stepwes status {}` shows the run's outputs", args.run_id),
         ));
     };
-    if let Some(outdir) = &args.outdir {
-        download::download(&client, &files, outdir, |_| ()).await?;
+    let items: Vec<_> = files.iter().map(Item::from).collect();
+    if let Some(folder) = &args.download {
+        download(&client, &items, folder).await?;
+    }
+    if let Some(zip) = &args.zip {
+        archive(&client, Vec::new(), &items, zip).await?;
+    }
+    let place = args.download.as_ref().or(args.zip.as_ref());
+    if let Some(place) = place {
         let total: u64 = files.iter().map(|file| file.size).sum();
-        say(&format!("{} files, {}, in {}", files.len(), bytes(total), outdir.display()));
+        say(&format!("{} files, {}, in {}", files.len(), bytes(total), place.display()));
     }
     if args.server.json {
         print_json(&files)?;
-    } else if args.outdir.is_none() {
+    } else if place.is_none() {
         let rows: Vec<_> = files
             .iter()
             .map(|file| vec![file.path.clone(), bytes(file.size), file.location.clone()])

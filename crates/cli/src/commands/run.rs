@@ -317,7 +317,8 @@ async fn fetch_outputs(args: &RunArgs, client: &Client, run: &RunView) -> anyhow
         return Ok(outputs);
     };
     let total: u64 = files.iter().map(|file| file.size).sum();
-    download::download(client, &files, &args.outdir, |_| ()).await?;
+    let items: Vec<_> = files.iter().map(download::Item::from).collect();
+    download::download(client, &items, &args.outdir).await?;
     if !args.server.json {
         ui::say(&format!("{} files, {}, in {}", files.len(), bytes(total), args.outdir.display()));
     }
@@ -328,7 +329,7 @@ async fn fetch_outputs(args: &RunArgs, client: &Client, run: &RunView) -> anyhow
 }
 
 /// The output object, also when it was too large for the run: then `outputs` says where it is.
-async fn whole_outputs(client: &Client, run: &RunView) -> anyhow::Result<Value> {
+pub(crate) async fn whole_outputs(client: &Client, run: &RunView) -> anyhow::Result<Value> {
     let pointer = run
         .outputs
         .as_object()
