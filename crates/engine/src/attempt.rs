@@ -48,6 +48,9 @@ const MAX_OUTPUT_OBJECT: u64 = 16 * 1024 * 1024;
 /// How much of the end of an engine's log is searched for the reason of a failure, in bytes.
 const LOG_TAIL: u64 = 64 * 1024;
 
+/// The words of EROFS.
+const READ_ONLY: &str = "Read-only file system";
+
 /// How long a stopped task may take to remove its files.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -291,6 +294,13 @@ struct Place {
     with_object: bool,
 }
 
+/// What an engine has around it.
+#[derive(Clone, Copy, Debug)]
+struct Around {
+    container: Container,
+    sandboxed: bool,
+}
+
 impl Attempt<'_> {
     /// Does everything but writing the result, which it fills.
     async fn execute(&self, result: &mut TaskResult) -> Result<(), Failure> {
@@ -369,7 +379,8 @@ impl Attempt<'_> {
         } else {
             let finished = async {
                 shipper.finish().await?;
-                self.collect(engine, ended, &logs, results, container, result).await
+                let around = Around { container, sandboxed: job.sandbox.is_some() };
+                self.collect(engine, ended, &logs, results, around, result).await
             };
             self.unless_late(finished).await
         };
@@ -526,7 +537,7 @@ impl Attempt<'_> {
         Ended { exit, disk_full, .. }: Ended,
         logs: &Logs,
         results: Place,
-        container: Container,
+        around: Around,
         result: &mut TaskResult,
     ) -> Result<(), Failure> {
         let tree = self.list(&results).await.map(|tree| tree.since(&results.before));
@@ -568,7 +579,7 @@ impl Attempt<'_> {
         };
         let end = read_end(log, LOG_TAIL).await.unwrap_or_default();
         let end = String::from_utf8_lossy(&end);
-        if self.config.sandbox != "none"
+        if around.sandboxed
             && let Some(why) = sandbox::said_nothing_but(&end)
         {
             return Err(Failure::Service(format!(
@@ -577,10 +588,16 @@ impl Attempt<'_> {
             )));
         }
         // Whoever reads the reason knows the run's files by their names.
-        let end = end.replace(&format!("{}/", self.work.execution().display()), "");
+        let folder = format!("{}/", self.work.execution().display());
+        let end = end.replace(&format!("file://{folder}"), "").replace(&folder, "");
         let mut reason = engine.failure(exit, &end);
-        if let Some(why) = container.is_lacking(&end) {
+        if let Some(why) = around.container.is_lacking(&end) {
             reason.push_str(&format!(" ({why})"));
+        }
+        if around.sandboxed && end.contains(READ_ONLY) {
+            reason.push_str(
+                " (the engine runs in a sandbox, in which it can write nothing but its own folder)",
+            );
         }
         if disk_full || disk_is_full(self.work.root()) || tells_full_disk(&end) {
             reason.push_str(" (the task's disk was full)");

@@ -113,9 +113,10 @@ async fn a_step_that_gets_no_container_says_so() {
 
 #[tokio::test]
 async fn a_reason_names_the_run_s_files_without_the_machine_s_folders() {
-    let world = World::new("echo \"ERROR $PWD/main.cwl:1:1: it is broken\" >&2; exit 1").await;
+    let world =
+        World::new("echo \"ERROR file://$PWD/a.cwl of $PWD/b.cwl is broken\" >&2; exit 1").await;
     let result = fails(&world, "EXECUTOR_ERROR").await;
-    assert_eq!(reason(&result), "cwltool exited with code 1: main.cwl:1:1: it is broken");
+    assert_eq!(reason(&result), "cwltool exited with code 1: a.cwl of b.cwl is broken");
 }
 
 #[tokio::test]

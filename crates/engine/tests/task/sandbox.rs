@@ -127,6 +127,17 @@ async fn an_engine_that_will_not_stop_is_killed_with_all_that_forked_away() {
 }
 
 #[tokio::test]
+async fn an_engine_that_wants_to_write_elsewhere_is_told_why_it_cannot() {
+    let stub = "echo x > \"$(dirname \"$0\")/x\" || exit 1";
+    let Some(world) = sandboxed(stub).await else { return };
+    world.run().await;
+    let result = world.result().expect("a result");
+    assert_eq!(result["outcome"], "EXECUTOR_ERROR");
+    let reason = result["reason"].as_str().expect("a reason");
+    assert!(reason.ends_with("it can write nothing but its own folder)"), "{reason}");
+}
+
+#[tokio::test]
 async fn an_engine_that_a_signal_ends_says_so() {
     let Some(world) = sandboxed("kill -9 $$").await else { return };
     world.run().await;
