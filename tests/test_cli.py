@@ -196,6 +196,10 @@ def test_submit_then_everything_that_reads(stepwes, inputs):
     assert json.loads(stepwes("status", run_id, "--json").stdout)["state"] == "COMPLETE"
     listed = stepwes("list", "-n", "5").stdout
     assert re.search(rf"{run_id}\s+COMPLETE.*who=me", listed)
+    filters = ["--tag", "who=me", "--after", "2026-01-01"]
+    assert run_id in stepwes("list", *filters, "--state", "complete", "--type", "cwl", "--engine", "cwltool").stdout
+    for other in (["--state", "QUEUED"], ["--tag", "who=you"], ["--type", "WDL"], ["--before", "2026-01-01"]):
+        assert run_id not in stepwes("list", *filters, *other).stdout
     assert json.loads(stepwes("list", "--json", "-n", "1").stdout)[0]["run_id"]
     assert "upper case.txt" in stepwes("outputs", run_id).stdout
     assert json.loads(stepwes("logs", "--stdout", run_id).stdout)["upper"]["class"] == "File"

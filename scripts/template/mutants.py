@@ -26,7 +26,7 @@ MUTANTS = [
     ('"<$.dynamodb.NewImage.from.S>"', "<$.dynamodb.NewImage.from.S>", "quote"),
     ("DetailType: WES Run State Change", "DetailType: WES Run Changed", "StateChange's DETAIL_TYPE"),
     ('[{"prefix": "EVENT#"}]', '[{"prefix": "EVENTS#"}]', "the pipe takes"),
-    ("Resource: [!GetAtt RunTable.Arn, !Sub \"${RunTable.Arn}/index/by_owner\"]", "Resource: !Sub \"${RunTable.Arn}*\"", "stream"),
+    ("Resource: [!GetAtt RunTable.Arn, !Sub \"${RunTable.Arn}/index/by_owner\", !Sub \"${RunTable.Arn}/index/by_state\"]", "Resource: !Sub \"${RunTable.Arn}*\"", "stream"),
     ("NonKeyAttributes: [state, start_time, end_time, tags]", "NonKeyAttributes: [state, start_time, end_time]", "index of owners"),
     ("MetricName: Repairs\n", "MetricName: Repaired\n", "no function makes"),
     ("Dimensions: [{Name: to, Value: SYSTEM_ERROR}]", "Dimensions: [{Name: state, Value: SYSTEM_ERROR}]", "it is made by"),

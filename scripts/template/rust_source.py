@@ -28,7 +28,7 @@ OPERATION = {name: service for service, names in SDK.items() for name in names}
 
 # The IAM actions of an operation. `transact_write_items` takes those of what it carries.
 ACTIONS = {
-    "get_item": {"dynamodb:GetItem"}, "query": {"dynamodb:Query"}, "update_item": {"dynamodb:UpdateItem"},
+    "get_item": {"dynamodb:GetItem"}, "batch_get_item": {"dynamodb:BatchGetItem"}, "query": {"dynamodb:Query"}, "update_item": {"dynamodb:UpdateItem"},
     "put_item": {"dynamodb:PutItem"}, "delete_item": {"dynamodb:DeleteItem"}, "transact_write_items": set(),
     "transact:put": {"dynamodb:PutItem"}, "transact:update": {"dynamodb:UpdateItem"},
     "transact:delete": {"dynamodb:DeleteItem"}, "transact:condition_check": {"dynamodb:ConditionCheckItem"},

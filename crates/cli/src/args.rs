@@ -282,6 +282,25 @@ pub(crate) struct ListArgs {
     /// List this owner's runs, as a member of the service's admin group
     #[arg(long, value_name = "OWNER")]
     pub(crate) owner: Option<String>,
+    /// Only runs in this state; once more for each further state
+    #[arg(long, value_name = "STATE", help_heading = "Filters")]
+    pub(crate) state: Vec<String>,
+    /// Only runs with this tag; once more for each further tag that they must have
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "Filters")]
+    pub(crate) tag: Vec<String>,
+    /// Only runs of this workflow type: CWL, WDL, …
+    #[arg(long = "type", value_name = "TYPE", help_heading = "Filters")]
+    pub(crate) workflow_type: Option<String>,
+    /// Only runs of this engine
+    #[arg(long, value_name = "ENGINE", help_heading = "Filters")]
+    pub(crate) engine: Option<String>,
+    /// Only runs submitted then or later: a time (2026-01-31T12:00:00+01:00), or the beginning of a
+    /// day in UTC (2026-01-31)
+    #[arg(long, value_name = "TIME", help_heading = "Filters")]
+    pub(crate) after: Option<String>,
+    /// Only runs submitted before then
+    #[arg(long, value_name = "TIME", help_heading = "Filters")]
+    pub(crate) before: Option<String>,
     /// The server.
     #[command(flatten)]
     pub(crate) server: ServerArgs,

@@ -406,12 +406,12 @@ impl Client {
         self.get("/service-info", &[]).await
     }
 
-    /// `GET /runs`: the newest `limit` runs, as many pages as that takes; those of `owner`, an
-    /// extension of stepwes, where one is named.
+    /// `GET /runs`: the newest `limit` runs, as many pages as that takes; `wanted` is whose and
+    /// which, by extensions of stepwes.
     pub(crate) async fn list(
         &self,
         limit: usize,
-        owner: Option<&str>,
+        wanted: &[(&str, String)],
     ) -> anyhow::Result<Vec<ListedRun>> {
         let mut runs = Vec::new();
         let mut token = String::new();
@@ -421,9 +421,7 @@ impl Client {
             if !token.is_empty() {
                 query.push(("page_token", &token));
             }
-            if let Some(owner) = owner {
-                query.push(("owner", owner));
-            }
+            query.extend(wanted.iter().map(|(name, value)| (*name, value.as_str())));
             let page: ListAnswer = self.get("/runs", &query).await?;
             runs.extend(page.runs);
             token = page.next_page_token.unwrap_or_default();

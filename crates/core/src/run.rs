@@ -35,6 +35,30 @@ impl RunId {
         let (seconds, nanoseconds) = self.0.get_timestamp()?.to_unix();
         DateTime::from_timestamp(seconds.try_into().ok()?, nanoseconds)
     }
+
+    /// No id is less.
+    pub const MIN: Self = Self(Uuid::nil());
+
+    /// No id is greater.
+    pub const MAX: Self = Self(Uuid::max());
+
+    /// What no id is less than that was made at `time` or later; `None` when that is later than an
+    /// id can be made (RFC 9562: 48 bits of milliseconds).
+    #[must_use]
+    pub fn first_since(time: DateTime<Utc>) -> Option<Self> {
+        let mut ms = time.timestamp_millis();
+        if time.timestamp_subsec_nanos() % 1_000_000 > 0 {
+            ms += 1;
+        }
+        let ms = u128::try_from(ms.max(0)).ok()?;
+        (ms < 1 << 48).then(|| Self(Uuid::from_u128(ms << 80)))
+    }
+
+    /// The greatest that is less than this one.
+    #[must_use]
+    pub fn before(self) -> Option<Self> {
+        self.0.as_u128().checked_sub(1).map(|less| Self(Uuid::from_u128(less)))
+    }
 }
 
 impl fmt::Display for RunId {

@@ -145,6 +145,20 @@ pub(crate) fn decode_listed(item: &Item) -> Result<ListedRun, StoreError> {
     })
 }
 
+/// Reads what lists show of a run's own item, whose it is, and what was asked for as far as filters
+/// look at it.
+pub(crate) fn decode_listed_run(
+    item: &Item,
+) -> Result<(String, ListedRun, RequestSummary), StoreError> {
+    let fields = Fields::of(item);
+    let request = RequestSummary {
+        workflow_type: fields.text(at::WORKFLOW_TYPE)?,
+        workflow_engine: fields.text(at::WORKFLOW_ENGINE)?,
+        ..RequestSummary::default()
+    };
+    Ok((fields.text(at::OWNER)?, decode_listed(item)?, request))
+}
+
 /// Reads the run id in an item's partition key.
 pub(crate) fn decode_run_pk(item: &Item) -> Result<RunId, StoreError> {
     let fields = Fields::of(item);

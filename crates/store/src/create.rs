@@ -81,7 +81,7 @@ impl RunStore {
         Ok((!rules::key_is_free(Some(expires_at), now)).then_some(run))
     }
 
-    fn queued(&self, new: &NewRun) -> Run {
+    pub(crate) fn queued(&self, new: &NewRun) -> Run {
         let now = self.clock.now().trunc_subsecs(3);
         Run {
             run_id: new.run_id,

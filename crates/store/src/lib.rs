@@ -1,6 +1,7 @@
 //! The run table in DynamoDB: one conditional transaction a state change.
 
 pub mod error;
+pub mod filter;
 pub mod limits;
 pub mod model;
 pub mod rules;
@@ -9,8 +10,10 @@ pub mod schema;
 mod claim;
 mod codec;
 mod create;
+mod list;
 mod read;
 mod remove;
+mod seed;
 mod table;
 mod tokens;
 mod told;
@@ -23,6 +26,7 @@ use aws_sdk_dynamodb::Client;
 use stepwes_core::Clock;
 
 pub use error::StoreError;
+pub use filter::RunFilter;
 pub use model::{
     Change, Claim, Created, Holder, Idempotency, IdempotentRun, ListedRun, NewRun, RunEventItem,
     RunPage, StoredToken, Transition,

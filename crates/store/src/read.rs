@@ -27,7 +27,7 @@ const GET: &str = "GetItem";
 const QUERY: &str = "Query";
 
 /// The largest page (WES 1.1 leaves it to the service; the API refuses more).
-const MAX_PAGE_SIZE: u32 = 1000;
+pub(crate) const MAX_PAGE_SIZE: u32 = 1000;
 
 impl RunStore {
     /// A run as it is (strongly consistent); `None` when there is none with this id.
@@ -56,7 +56,7 @@ impl RunStore {
         answer.item.as_ref().map(decode_state).transpose()
     }
 
-    /// One page of an owner's runs, newest first. `page_size` is from 1 to 1000, else the nearest;
+    /// One page of an owner's runs, newest first ([`RunStore::list_where`] has filters). `page_size` is from 1 to 1000, else the nearest;
     /// `after` is [`RunPage::next`] of the page before, so that runs that arrive meanwhile do not
     /// shift a page. A run shows up within moments of its creation (an index follows its table).
     ///
@@ -221,7 +221,7 @@ impl RunStore {
             .consistent_read(true)
     }
 
-    fn query(&self) -> QueryFluentBuilder {
+    pub(crate) fn query(&self) -> QueryFluentBuilder {
         self.client.query().table_name(&self.table)
     }
 }

@@ -1,6 +1,7 @@
 //! status: every read of the WES API, and nothing but reads.
 
 mod attachments;
+mod filter;
 mod logs;
 mod outputs;
 mod paging;

@@ -22,8 +22,8 @@ use stepwes_core::{
 use url::form_urlencoded;
 
 use crate::{
-    State,
-    paging::{PageRequest, bad_token, fit},
+    State, filter,
+    paging::{PageRequest, fit},
 };
 
 /// How much larger than the outputs object `outputs.json`, which lists the files besides, may be
@@ -31,8 +31,8 @@ use crate::{
 const READ_FACTOR: u64 = 16;
 
 /// WES `ListRuns`: the caller's own runs, newest first; for one who sees all, those of `owner`
-/// when that is given. A page token is the last id of the page before, so that new runs shift
-/// nothing.
+/// when that is given, and those that the filters hold of. A page token is the last id of the page
+/// before, so that new runs shift nothing.
 pub(crate) async fn list_runs(
     FromState(state): FromState<State>,
     caller: Caller,
@@ -40,10 +40,7 @@ pub(crate) async fn list_runs(
 ) -> Result<Json<RunListResponse>, HttpError> {
     let limits = &state.settings.limits;
     let page = PageRequest::read(query.as_deref(), limits)?;
-    let after = match &page.token {
-        Some(token) => Some(token.parse::<RunId>().map_err(|_| bad_token())?),
-        None => None,
-    };
+    let filter = filter::read(query.as_deref())?;
     let owner = match owner_asked_for(query.as_deref())? {
         Some(owner) if owner == caller.owner || caller.sees_all => owner,
         // The same whether there is such an owner or not.
@@ -55,7 +52,16 @@ pub(crate) async fn list_runs(
         }
         None => caller.owner,
     };
-    let found = state.store.list(&owner, page.size, after).await?;
+    let after = match &page.token {
+        Some(token) => Some(filter::after(token, &filter, &owner)?),
+        None => None,
+    };
+    let found = if filter.is_empty() {
+        state.store.list(&owner, page.size, after).await?
+    } else {
+        state.store.list_where(&owner, &filter, page.size, after).await?
+    };
+    let ids: Vec<_> = found.runs.iter().map(|run| run.run_id).collect();
     let mut runs: Vec<_> = found
         .runs
         .into_iter()
@@ -67,11 +73,9 @@ pub(crate) async fn list_runs(
             tags: run.tags,
         })
         .collect();
-    let next_page_token = if fit(&mut runs, limits.max_page_bytes) {
-        runs.last().map(|run| run.run_id.clone())
-    } else {
-        found.next.map(|run_id| run_id.to_string())
-    };
+    let cut = fit(&mut runs, limits.max_page_bytes);
+    let next = if cut { ids.get(runs.len() - 1).copied() } else { found.next };
+    let next_page_token = next.map(|run_id| filter::token(run_id, &filter, &owner));
     Ok(Json(RunListResponse { runs, next_page_token: next_page_token.unwrap_or_default() }))
 }
 

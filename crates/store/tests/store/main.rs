@@ -3,6 +3,7 @@
 mod claims;
 mod creation;
 mod faults;
+mod filters;
 mod lists;
 mod model;
 mod races;

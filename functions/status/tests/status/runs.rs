@@ -52,6 +52,71 @@ async fn pages_go_from_the_newest_to_the_oldest_and_end_with_an_empty_token() {
 }
 
 #[tokio::test]
+async fn filters_choose_and_a_token_goes_on_under_its_own_alone() {
+    let world = World::new().await;
+    for _ in 0..4 {
+        world.queued("ada").await;
+        world.claimed("ada").await;
+        world.claimed("bob").await;
+    }
+    let initializing = [11, 8, 5, 2].map(|n| run_id(n).to_string());
+    let first = list(&world, "state=INITIALIZING&tags=project:x").await;
+    assert_eq!(ids(&first), initializing[..3]);
+    let token = first["next_page_token"].as_str().expect("a token");
+    let rest = list(&world, &format!("state=INITIALIZING&tags=project:x&page_token={token}")).await;
+    assert_eq!(ids(&rest), initializing[3..]);
+    assert_eq!(rest["next_page_token"], "");
+    for other in ["", "state=INITIALIZING", "state=QUEUED&tags=project:x"] {
+        let query = format!("{BASE}/runs?{other}&page_token={token}");
+        let answer = get(&routes(&world), "ada", &query).await;
+        assert_eq!(answer.status, 400, "{other}");
+        assert!(answer.json()["msg"].as_str().expect("words").contains("other filters"));
+    }
+    let unfiltered = list(&world, "").await;
+    let plain = unfiltered["next_page_token"].as_str().expect("a token");
+    let query = format!("{BASE}/runs?state=QUEUED&page_token={plain}");
+    assert_eq!(get(&routes(&world), "ada", &query).await.status, 400);
+    for (query, number) in [
+        ("state=QUEUED", 4),
+        ("state=QUEUED&state=INITIALIZING", 8),
+        ("state=COMPLETE", 0),
+        ("workflow_type=cwl", 8),
+        ("workflow_type=WDL", 0),
+        ("workflow_engine=cwltool", 8),
+        ("tags=project:y", 0),
+        ("created_after=2026-01-01T00:00:00Z", 8),
+        ("created_before=2026-01-01T00:00:00Z", 0),
+    ] {
+        assert_eq!(
+            ids(&list(&world, &format!("page_size=10&{query}")).await).len(),
+            number,
+            "{query}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_filtered_page_that_would_be_too_large_goes_on_under_its_filter() {
+    let world = World::new().await;
+    for _ in 0..2 {
+        world.queued("ada").await;
+    }
+    let mut settings = settings();
+    settings.limits.max_page_bytes = 1;
+    let router = routes_with(&world, settings);
+    let mut seen = Vec::new();
+    let mut token = String::new();
+    for _ in 0..2 {
+        let query = format!("{BASE}/runs?tags=project:x&page_token={token}");
+        let page = get(&router, "ada", &query).await.json();
+        seen.extend(ids(&page));
+        token = page["next_page_token"].as_str().expect("a token").to_owned();
+    }
+    assert_eq!(seen, [2, 1].map(|n| run_id(n).to_string()));
+    assert_eq!(token, "");
+}
+
+#[tokio::test]
 async fn a_list_shows_summaries() {
     let world = World::new().await;
     world.queued("ada").await;

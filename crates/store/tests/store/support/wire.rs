@@ -17,6 +17,7 @@ use aws_smithy_runtime_api::{
     },
     http::StatusCode,
 };
+use aws_smithy_types::byte_stream::ByteStream;
 use futures::future::BoxFuture;
 
 /// What happens to one request.
@@ -62,6 +63,7 @@ impl Fault {
 #[derive(Default)]
 struct State {
     sent: BTreeMap<String, usize>,
+    items: usize,
     faults: VecDeque<(&'static str, Fault)>,
 }
 
@@ -92,6 +94,12 @@ impl Wire {
     /// How many requests of each operation were sent since this was last asked.
     pub(crate) fn sent(&self) -> BTreeMap<String, usize> {
         std::mem::take(&mut self.state().sent)
+    }
+
+    /// How many items were read or written since this was last asked: those that a query looked at,
+    /// whether they are in its answer or not.
+    pub(crate) fn items(&self) -> usize {
+        std::mem::take(&mut self.state().items)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -128,6 +136,25 @@ impl HttpClient for Wire {
     }
 }
 
+/// How many items a request writes, or an answer was made of.
+fn items_of(body: &[u8]) -> usize {
+    let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let scanned = body["ScannedCount"].as_u64().and_then(|count| usize::try_from(count).ok());
+    let of_tables = |tables: &serde_json::Value| {
+        tables
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter_map(|(_, items)| items.as_array())
+            .flatten()
+            .count()
+    };
+    body["TransactItems"].as_array().map_or(0, Vec::len)
+        + scanned.unwrap_or_default()
+        + of_tables(&body["Responses"])
+        + usize::from(body["Item"].is_object())
+}
+
 #[derive(Debug)]
 struct Connector {
     wire: Wire,
@@ -138,10 +165,18 @@ impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let fault = self.wire.take(&request);
         let inner = self.inner.clone();
+        let written = items_of(request.body().bytes().unwrap_or_default());
+        let wire = self.wire.clone();
         HttpConnectorFuture::new(async move {
             let lost = || ConnectorError::io("the connection was cut".into());
             match fault {
-                None => inner.call(request).await,
+                None => {
+                    let mut response = inner.call(request).await?;
+                    let read = ByteStream::new(response.take_body()).collect().await;
+                    let read = read.map_err(|error| ConnectorError::io(error.into()))?.into_bytes();
+                    wire.state().items += written + items_of(&read);
+                    Ok(response.map(|_| read.clone().into()))
+                }
                 Some(Fault::Meanwhile(other)) => {
                     other.await;
                     inner.call(request).await
