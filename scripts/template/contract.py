@@ -257,10 +257,20 @@ def events_in(stack):
         deleted |= below if "s3:DeleteObject" in as_list(statement["Action"]) else set()
     runs = stack._name("RunsBucket")
     expected = {f"{runs}/{prefixes[name]}*" for name in ("SUBMIT", "TRIGGERS")} | {f"{name}/*" for name in watched}
+    # Of the run that another one goes on from.
+    expected |= {f"{runs}/requests/*", f"{runs}/work/*/state/*"}
     yield from both("what submit reads", expected, read)
     expected = {f"{runs}/requests/*", f"{runs}/{prefixes['REJECTED']}*"}
     yield from both("what submit writes", expected, written)
     yield from both("what submit deletes", expected, deleted)
+    erased = {
+        resource.split(":::", 1)[1] for statement in stack.statements("CancelRole")
+        if "s3:DeleteObject" in as_list(statement["Action"]) for resource in as_list(statement["Resource"])
+    }
+    keys = code(ROOT / "crates/core/src/keys.rs")
+    of_run = re.findall(r"(\w+)\(run\)", keys[keys.index("pub fn of_run"):].split("\n}\n")[0])
+    classes = {re.search(rf'fn {name}\(.*?format!\("(\w+)/', keys, re.S)[1] for name in of_run}
+    yield from both("what is deleted of a run", {f"{runs}/{name}/*" for name in classes}, erased)
     bucket, = stack.of_type("AWS::S3::Bucket").values()
     kept = {rule.get("Prefix") for rule in bucket["LifecycleConfiguration"]["Rules"]}
     if prefixes["REJECTED"] not in kept:
@@ -286,7 +296,7 @@ def routes(stack, sources):
     groups = {name: value.split(", ") for name, value in re.findall(r'const (\w+): &str = "([A-Z, ]+)"', text)}
     served = {}
     for name in sources.lambdas():
-        for route, method in re.findall(r"\.route\(routes::(\w+), (get|post)\(", sources.text[name]):
+        for route, method in re.findall(r"\.route\(routes::(\w+), (get|post|delete)\(", sources.text[name]):
             served[f"{method.upper()} " + re.sub(r"\{\*(\w+)\}", r"{\1+}", paths[route])] = name
     table = text[text.index("const TABLE"):]
     table = re.findall(r'\((\w+), (?:"([A-Z, ]+)"|(\w+))\)', table[:table.index("];")])

@@ -35,6 +35,7 @@ ACTIONS = {
     # Without the right to list, S3 answers 403 where it should say that there is no such object.
     "get_object": {"s3:GetObject", "s3:ListBucket"}, "head_object": {"s3:GetObject", "s3:ListBucket"},
     "put_object": {"s3:PutObject"}, "delete_object": {"s3:DeleteObject"}, "list_objects_v2": {"s3:ListBucket"},
+    "delete_objects": {"s3:DeleteObject"}, "copy_object": {"s3:GetObject", "s3:ListBucket", "s3:PutObject"},
     "create_multipart_upload": {"s3:PutObject"}, "upload_part": {"s3:PutObject"},
     "complete_multipart_upload": {"s3:PutObject"}, "abort_multipart_upload": {"s3:AbortMultipartUpload"},
     "describe_tasks": {"ecs:DescribeTasks"}, "stop_task": {"ecs:StopTask"}, "list_tasks": {"ecs:ListTasks"},

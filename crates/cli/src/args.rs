@@ -31,6 +31,10 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Cancel a run
     Cancel(CancelArgs),
+    /// Go on, as a new run, where a run has failed or was stopped
+    Resume(ResumeArgs),
+    /// Delete runs that have ended, with their files
+    Delete(DeleteArgs),
     /// List or download a run's output files
     Outputs(OutputsArgs),
     /// Show how a run's outputs came about, as an RO-Crate, or write it with the run's files
@@ -341,6 +345,30 @@ pub(crate) struct CancelArgs {
     /// Wait until they have ended
     #[arg(long)]
     pub(crate) wait: bool,
+    /// The server.
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// `stepwes resume`.
+#[derive(Debug, Args)]
+pub(crate) struct ResumeArgs {
+    /// The run: one that has ended, but not COMPLETE, and whose engine can go on
+    pub(crate) run_id: String,
+    /// Wait until the new run has ended, and fail if it does
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// The server.
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// `stepwes delete`.
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    /// The runs
+    #[arg(required = true)]
+    pub(crate) run_ids: Vec<String>,
     /// The server.
     #[command(flatten)]
     pub(crate) server: ServerArgs,

@@ -476,6 +476,29 @@ impl Client {
         Ok(())
     }
 
+    /// `DELETE /runs/{id}`.
+    pub(crate) async fn delete(&self, run_id: &str) -> anyhow::Result<()> {
+        let url = format!("{}/runs/{}", self.base, segment(run_id));
+        self.send(Method::DELETE, &url).await?;
+        Ok(())
+    }
+
+    /// `POST /runs/{id}/resume`; gives the new run's id. Servers that know the path know keys, so
+    /// that it may be repeated.
+    pub(crate) async fn resume(&self, run_id: &str) -> anyhow::Result<String> {
+        let key = RandomIds.run_id(SystemClock.now()).to_string();
+        let url = format!("{}/runs/{}/resume", self.base, segment(run_id));
+        let body = self
+            .repeat(|| async {
+                let request = self.request(Method::POST, &url).header("Idempotency-Key", &key);
+                body(self.accepted(self.attempt(request).await?).await?).await
+            })
+            .await?;
+        let answer: RunIdResponse =
+            serde_json::from_slice(&body).context("the answer is not a RunId")?;
+        Ok(answer.run_id)
+    }
+
     /// `POST /runs`; gives the run's id. A submission that may have arrived is only repeated under a
     /// key that the caller chose: not every server knows keys, and a second run would be another.
     pub(crate) async fn submit(&self, submission: &Submission) -> anyhow::Result<String> {

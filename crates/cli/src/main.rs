@@ -51,6 +51,8 @@ fn main() -> ExitCode {
             Command::Status(args) => commands::status::status(args).await,
             Command::Logs(args) => commands::logs::logs(args).await,
             Command::Cancel(args) => commands::cancel::cancel(args).await,
+            Command::Resume(args) => commands::resume::resume(args).await,
+            Command::Delete(args) => commands::delete::delete(args).await,
             Command::Outputs(args) => commands::outputs::outputs(args).await,
             Command::RoCrate(args) => commands::ro_crate::ro_crate(args).await,
             Command::Info(args) => commands::info::info(args).await,

@@ -4,6 +4,7 @@
 pub mod aws;
 pub mod ecs;
 pub mod env;
+pub mod erase;
 pub mod executions;
 pub mod http;
 pub mod invocation;

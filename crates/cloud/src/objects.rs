@@ -8,10 +8,12 @@ use aws_sdk_s3::{
     operation::{get_object::GetObjectError, head_object::HeadObjectError},
     presigning::PresigningConfig,
     primitives::ByteStream,
+    types::{Delete, ObjectIdentifier},
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
@@ -26,6 +28,17 @@ pub const MAX_EXPIRY: Duration = Duration::from_secs(15 * 60);
 
 /// How many deletions are under way at once.
 const DELETES_AT_ONCE: usize = 16;
+
+/// How many objects `DeleteObjects` takes
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html>).
+const MOST_DELETED: usize = 1000;
+
+/// How many such calls are under way at once.
+const BATCHES_AT_ONCE: usize = 4;
+
+/// What is escaped in the source of a copy.
+const SOURCE: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A failed call. The message is for logs: it names the operation and the key.
 #[derive(Debug, Error)]
@@ -322,6 +335,75 @@ impl Objects {
             .try_collect::<()>()
             .await?;
         Ok(count)
+    }
+
+    /// Deletes every object below `prefix`, however many there are, a thousand in a call.
+    ///
+    /// # Errors
+    /// [`ObjectError`]; some may be gone by then, and the same call deletes the rest.
+    pub async fn delete_all(&self, prefix: &str) -> Result<(), ObjectError> {
+        let found = self.list(prefix).await?;
+        let batches: Vec<_> = found.chunks(MOST_DELETED).map(<[Listed]>::to_vec).collect();
+        stream::iter(batches)
+            .map(|listed| async move { self.delete_listed(prefix, listed).await })
+            .buffer_unordered(BATCHES_AT_ONCE)
+            .try_collect::<()>()
+            .await
+    }
+
+    async fn delete_listed(&self, prefix: &str, listed: Vec<Listed>) -> Result<(), ObjectError> {
+        const OPERATION: &str = "DeleteObjects";
+        let failed = |source: BoxError| ObjectError::Unavailable {
+            operation: OPERATION,
+            key: prefix.to_owned(),
+            source,
+        };
+        let objects = listed
+            .into_iter()
+            .map(|object| ObjectIdentifier::builder().key(object.key).build())
+            .collect::<Result<_, _>>();
+        let objects = objects.map_err(|error| failed(error.into()))?;
+        let delete = Delete::builder().set_objects(Some(objects)).quiet(true).build();
+        let delete = delete.map_err(|error| failed(error.into()))?;
+        let answer = self
+            .client
+            .delete_objects()
+            .bucket(&self.bucket)
+            .delete(delete)
+            .send()
+            .await
+            .map_err(|error| ObjectError::from_sdk(OPERATION, prefix, error))?;
+        // Each object has an answer of its own.
+        match answer.errors().first() {
+            None => Ok(()),
+            Some(error) => {
+                let code = error.code().unwrap_or_default();
+                let source = format!("{}: {code}", error.key().unwrap_or_default()).into();
+                let (operation, key) = (OPERATION, prefix.to_owned());
+                Err(match code {
+                    "AccessDenied" => ObjectError::Rejected { operation, key, source },
+                    _ => ObjectError::Unavailable { operation, key, source },
+                })
+            }
+        }
+    }
+
+    /// Copies an object within the bucket, of 5 GB at most; `false` when there is no such object.
+    ///
+    /// # Errors
+    /// [`ObjectError`].
+    pub async fn copy(&self, from: &str, to: &str) -> Result<bool, ObjectError> {
+        let source = format!("{}/{}", self.bucket, utf8_percent_encode(from, SOURCE));
+        let answer =
+            self.client.copy_object().bucket(&self.bucket).key(to).copy_source(source).send().await;
+        match answer {
+            Ok(_) => Ok(true),
+            // No error of CopyObject's own, but S3's all the same.
+            Err(SdkError::ServiceError(answer)) if answer.err().code() == Some("NoSuchKey") => {
+                Ok(false)
+            }
+            Err(error) => Err(ObjectError::from_sdk("CopyObject", from, error)),
+        }
     }
 
     /// A URL by which anybody can download the object for `expiry` (at most [`MAX_EXPIRY`]). The

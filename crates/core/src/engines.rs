@@ -47,6 +47,8 @@ pub struct Known {
     pub workflow_type_versions: &'static [&'static str],
     /// The program that is looked for on `PATH`.
     pub program: &'static str,
+    /// Whether it can go on where it was cut off.
+    pub resumes: bool,
 }
 
 /// Every engine, the default one of a workflow type before its others. Types and versions are
@@ -57,44 +59,61 @@ pub const KNOWN: [Known; 7] = [
         workflow_type: "CWL",
         workflow_type_versions: CWL_VERSIONS,
         program: "cwltool",
+        resumes: false,
     },
     Known {
         name: "toil",
         workflow_type: "CWL",
         workflow_type_versions: CWL_VERSIONS,
         program: "toil-cwl-runner",
+        resumes: true,
     },
     Known {
         name: "miniwdl",
         workflow_type: "WDL",
         workflow_type_versions: WDL_VERSIONS,
         program: "miniwdl",
+        resumes: true,
     },
     Known {
         name: "toil",
         workflow_type: "WDL",
         workflow_type_versions: WDL_VERSIONS,
         program: "toil-wdl-runner",
+        resumes: true,
     },
     Known {
         name: "toil",
         workflow_type: "PY",
         workflow_type_versions: &["3.10", "3.11", "3.12", "3.13", "3.14"],
         program: "toil",
+        resumes: true,
     },
     Known {
         name: "snakemake",
         workflow_type: "SMK",
         workflow_type_versions: &["7", "8", "9"],
         program: "snakemake",
+        resumes: true,
     },
     Known {
         name: "nextflow",
         workflow_type: "NFL",
         workflow_type_versions: &["DSL2"],
         program: "nextflow",
+        resumes: true,
     },
 ];
+
+/// Whether an engine of ours can go on where it was cut off, with a workflow of that type.
+#[must_use]
+pub fn resumes(name: &str, workflow_type: &str) -> bool {
+    KNOWN.iter().any(|known| {
+        known.resumes
+            && known.name == name
+            && known.workflow_type.eq_ignore_ascii_case(workflow_type.trim())
+    })
+}
 
 const CWL_VERSIONS: &[&str] = &["v1.0", "v1.1", "v1.2"];
 const WDL_VERSIONS: &[&str] = &["draft-2", "1.0", "1.1"];

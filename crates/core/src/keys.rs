@@ -87,6 +87,42 @@ pub fn result(run: RunId, attempt: u32) -> String {
     format!("work/{run}/{attempt}/result.json")
 }
 
+/// What an attempt's engine needs to go on from, and nothing else of its attempt's work.
+#[must_use]
+pub fn state_prefix(run: RunId, attempt: u32) -> String {
+    format!("{}state/", work_prefix(run, attempt))
+}
+
+/// Says what the saved state is, [`crate::saved::Manifest`] as JSON: written last of every save.
+#[must_use]
+pub fn state_manifest(run: RunId, attempt: u32) -> String {
+    format!("{}manifest.json", state_prefix(run, attempt))
+}
+
+/// One piece of the saved state; a piece is never written twice.
+#[must_use]
+pub fn state_piece(run: RunId, attempt: u32, number: u64) -> String {
+    format!("{}{number:08}", state_prefix(run, attempt))
+}
+
+/// Everything that the run's attempts wrote but outputs.
+#[must_use]
+pub fn all_work_prefix(run: RunId) -> String {
+    format!("work/{run}/")
+}
+
+/// The outputs of every attempt.
+#[must_use]
+pub fn all_outputs_prefix(run: RunId) -> String {
+    format!("outputs/{run}/")
+}
+
+/// Every prefix that a run's files lie below, those first that nothing else names.
+#[must_use]
+pub fn of_run(run: RunId) -> [String; 4] {
+    [all_outputs_prefix(run), results_prefix(run), all_work_prefix(run), request_prefix(run)]
+}
+
 /// The attempt's output files.
 #[must_use]
 pub fn outputs_prefix(run: RunId, attempt: u32) -> String {

@@ -14,6 +14,7 @@ pub mod resources;
 pub mod ro_crate;
 pub mod run;
 pub mod run_state;
+pub mod saved;
 pub mod state_change;
 pub mod step;
 pub mod task;

@@ -12,6 +12,7 @@ use crate::{
     engines::{Engine, Engines},
     error::ApiError,
     run::{RequestSummary, RunId},
+    saved::{RESUMED_FROM, ResumedFrom},
     wes::RunRequestView,
 };
 
@@ -67,6 +68,9 @@ pub struct StoredRequest {
     pub default_parameters: Map<String, Value>,
     /// The attachments, which lie beside this file.
     pub attachments: Vec<Attachment>,
+    /// The attempt of another run whose saved state this run begins with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_from: Option<ResumedFrom>,
 }
 
 /// One stored attachment.
@@ -192,6 +196,11 @@ impl RunRequest {
                 ))
             })?;
             tags.insert(name, value);
+        }
+        if tags.contains_key(RESUMED_FROM) {
+            return Err(ApiError::BadRequest(format!(
+                "tags: {RESUMED_FROM:?} is this service's own; leave it out, and use POST /runs/{{run_id}}/resume to go on from a run"
+            )));
         }
         Ok(Self {
             workflow_params,

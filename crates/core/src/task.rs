@@ -24,6 +24,12 @@ pub mod env {
     /// Where the task may make its working folder (task definition); the system's temporary
     /// folder when it is not set.
     pub const WORK_DIR: &str = "STEPWES_WORK_DIR";
+    /// Where the task puts a symbolic link to its working folder (task definition), whose name is the
+    /// run's and not the task's: for hosts that clean up after tasks that were killed.
+    pub const WORK_LINK: &str = "STEPWES_WORK_LINK";
+    /// How many GiB of its engine's state an attempt may store in all, for another one to go on from
+    /// (task definition); 64 when it is not set, none at 0.
+    pub const STATE_GIB: &str = "STEPWES_STATE_GIB";
     /// A file into which the task writes, atomically, how it ended (task definition); for hosts
     /// that can outlive the one who started the task.
     pub const EXIT_FILE: &str = "STEPWES_EXIT_FILE";

@@ -92,6 +92,9 @@ pub struct RunLog {
     pub task_logs: Option<Vec<TaskLog>>,
     /// The engine's output object; `{}` before there is one.
     pub outputs: Value,
+    /// The run that this one goes on from; no part of WES.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_from: Option<String>,
 }
 
 /// WES `Log`.

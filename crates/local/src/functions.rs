@@ -193,6 +193,7 @@ pub(crate) fn api(
         aws,
         stepwes_cancel::Settings {
             table: arn::TABLE.to_owned(),
+            bucket: arn::BUCKET.to_owned(),
             state_machine_arn: arn::STATE_MACHINE.to_owned(),
             cluster: arn::CLUSTER.to_owned(),
             callers: callers.clone(),

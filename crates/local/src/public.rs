@@ -82,13 +82,13 @@ impl Public {
     pub(crate) async fn api(&self, request: Request<Body>) -> Response<Body> {
         let router = self.router.read().unwrap_or_else(PoisonError::into_inner).clone();
         let faults = self.faults.clone();
-        if request.method() != Method::POST {
+        if !matches!(*request.method(), Method::POST | Method::DELETE) {
             return answer(router, request, faults).await;
         }
         let canceled = canceled_run(request.uri().path());
         let ecs = Arc::clone(&self.ecs);
         // Not cut short by a caller who hangs up, as a Lambda function is not: half a submission
-        // would be left behind, and a run that is being cancelled must not start.
+        // or deletion would be left behind, and a run that is being cancelled must not start.
         let request = request.map(|body| self.life.while_lasts(body));
         let whole = async move {
             let response = answer(router, request, faults).await;

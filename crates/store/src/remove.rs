@@ -23,17 +23,7 @@ impl RunStore {
     /// [`StoreError::Rejected`] for a run that has not ended, or that has more history than one
     /// transaction removes; else as DynamoDB fails. After a retryable error it may be gone.
     pub async fn remove(&self, run: &Run) -> Result<bool, StoreError> {
-        let refused = |why: &str| StoreError::Rejected {
-            operation: TRANSACT,
-            source: Cancelled(format!("run {}: {why}", run.run_id)).into(),
-        };
-        if !run.state.is_terminal() {
-            return Err(refused("it has not ended"));
-        }
-        let events = usize::try_from(run.version).unwrap_or(usize::MAX);
-        if events > MOST_ITEMS - 2 {
-            return Err(refused("its history is too long to be removed at once"));
-        }
+        self.removable(run)?;
         let mut tries = Tries::of(TRANSACT);
         loop {
             let mut items = vec![self.delete_run(run)?, self.count(Some(run.state), None)?];
@@ -48,6 +38,25 @@ impl RunStore {
                 Err(error) => tries.failed(error).await?,
             }
         }
+    }
+
+    /// Whether [`RunStore::remove`] would take the run.
+    ///
+    /// # Errors
+    /// [`StoreError::Rejected`], as it would say.
+    pub fn removable(&self, run: &Run) -> Result<(), StoreError> {
+        let refused = |why: &str| StoreError::Rejected {
+            operation: TRANSACT,
+            source: Cancelled(format!("run {}: {why}", run.run_id)).into(),
+        };
+        if !run.state.is_terminal() {
+            return Err(refused("it has not ended"));
+        }
+        let events = usize::try_from(run.version).unwrap_or(usize::MAX);
+        if events > MOST_ITEMS - 2 {
+            return Err(refused("its history is too long to be removed at once"));
+        }
+        Ok(())
     }
 
     fn delete_run(&self, run: &Run) -> Result<TransactWriteItem, StoreError> {

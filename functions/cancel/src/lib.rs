@@ -1,5 +1,6 @@
-//! cancel: records CANCELING, then stops the task.
+//! cancel: what a caller does to a run that exists: cancels it, or deletes it.
 //!
+//! To cancel is to record CANCELING, then to stop the task.
 //! CANCELING is recorded first, in the one place where states change: from then on no task can
 //! claim the attempt, no result counts, and the run becomes nothing but CANCELED. What is done
 //! after that only makes it happen sooner, and is done again whenever somebody asks again:
@@ -15,13 +16,20 @@
 
 use std::sync::Arc;
 
-use axum::{Json, Router, extract::State as FromState, routing::post};
+use axum::{
+    Json, Router,
+    extract::State as FromState,
+    routing::{delete, post},
+};
+use http::StatusCode;
 use stepwes_cloud::{
     Aws,
     ecs::Tasks,
     env::{self, SettingError},
+    erase::{EraseError, erase},
     executions,
     http::{Caller, Callers, HasCallers, HttpError, Params, api_error, routes},
+    objects::Objects,
     sdk::whole,
 };
 use stepwes_core::{ApiError, Run, RunEvent, RunId, RunState, wes::RunIdResponse};
@@ -32,6 +40,8 @@ use stepwes_store::{Change, RunStore, Transition};
 pub struct Settings {
     /// The run table's name (`STEPWES_TABLE`).
     pub table: String,
+    /// The runs bucket's name (`STEPWES_BUCKET`).
+    pub bucket: String,
     /// The state machine that runs are started in (`STEPWES_STATE_MACHINE_ARN`).
     pub state_machine_arn: String,
     /// The ECS cluster that tasks run in (`STEPWES_CLUSTER`).
@@ -48,6 +58,7 @@ impl Settings {
     pub fn from_env() -> Result<Self, SettingError> {
         Ok(Self {
             table: env::required("STEPWES_TABLE")?,
+            bucket: env::required("STEPWES_BUCKET")?,
             state_machine_arn: env::required("STEPWES_STATE_MACHINE_ARN")?,
             cluster: env::required("STEPWES_CLUSTER")?,
             callers: Callers::from_env()?,
@@ -60,6 +71,8 @@ impl Settings {
 pub struct State {
     /// The run table.
     pub store: RunStore,
+    /// The runs bucket.
+    pub objects: Objects,
     /// Step Functions.
     pub executions: aws_sdk_sfn::Client,
     /// The tasks of the cluster.
@@ -74,6 +87,8 @@ impl State {
     pub fn new(aws: &Aws, settings: Settings) -> Self {
         Self {
             store: aws.store(&settings.table),
+            // It hands out no URLs, so it may sign for whatever endpoint it uses itself.
+            objects: Objects::new(aws.s3(), aws.s3(), &settings.bucket),
             executions: aws.sfn(),
             tasks: Tasks::new(aws.ecs(), &settings.cluster),
             settings: Arc::new(settings),
@@ -87,10 +102,43 @@ impl HasCallers for State {
     }
 }
 
-/// The route: `POST /runs/{id}/cancel`. Without [`stepwes_cloud::http::frame`], which is put once
-/// around the routes of all functions that one server has.
+/// The routes: `POST /runs/{id}/cancel` and `DELETE /runs/{id}`. Without
+/// [`stepwes_cloud::http::frame`], which is put once around the routes of all functions that one
+/// server has.
 pub fn router(state: State) -> Router {
-    Router::new().route(routes::RUN_CANCEL, post(cancel_run)).with_state(state)
+    Router::new()
+        .route(routes::RUN_CANCEL, post(cancel_run))
+        .route(routes::RUN, delete(delete_run))
+        .with_state(state)
+}
+
+/// `DELETE /runs/{id}`, which WES does not have. Files go first, then the run: a deletion that is
+/// cut off is finished by the next one, and only the last step makes the id unknown.
+async fn delete_run(
+    FromState(state): FromState<State>,
+    caller: Caller,
+    Params(run_id): Params<String>,
+) -> Result<StatusCode, HttpError> {
+    let run = caller.run(&state.store, &run_id).await?;
+    if !run.state.is_terminal() {
+        return Err(ApiError::Conflict(format!(
+            "run {run_id} is {}; cancel it and wait for its end before you delete it",
+            run.state
+        ))
+        .into());
+    }
+    // In a task of its own: a caller that hangs up has asked for it all the same.
+    let erased = tokio::spawn(async move { erase(&state.store, &state.objects, &run).await });
+    match erased.await {
+        // That somebody else was faster is as good.
+        Ok(Ok(_)) => Ok(StatusCode::NO_CONTENT),
+        Ok(Err(EraseError::Objects(error))) => Err(error.into()),
+        Ok(Err(EraseError::Store(error))) => Err(error.into()),
+        Err(error) => {
+            tracing::error!(run_id, %error, "a deletion was cut off");
+            Err(ApiError::Internal("the deletion was cut off; send it again".to_owned()).into())
+        }
+    }
 }
 
 /// WES `CancelRun`. A body, which WES does not have here, is ignored.

@@ -14,8 +14,9 @@ use stepwes_cloud::{
     step::StepFailure,
 };
 use stepwes_core::{
-    RunEvent, RunState,
+    RunEvent, RunId, RunState,
     run::Run,
+    saved::RESUMED_FROM,
     task::{RefusedReason, ReportAction, ReportRequest, ReportResponse},
 };
 use stepwes_store::{Change, Claim, RunStore, Transition};
@@ -123,7 +124,8 @@ pub async fn handle(state: &State, request: ReportRequest) -> Result<ReportRespo
             let policy = &state.policy;
             let given = match request.action {
                 ReportAction::Claim => {
-                    Some((Holder::Task, policy.of_attempt(run.run_id, run.attempt)))
+                    let from = resumed_from(&run);
+                    Some((Holder::Task, policy.of_attempt(run.run_id, run.attempt, from)))
                 }
                 ReportAction::Credentials => Some((Holder::Engine, policy.of_engine(run.run_id))),
                 // Those of its claim serve on, and it claims again when it needs others.
@@ -145,6 +147,12 @@ pub async fn handle(state: &State, request: ReportRequest) -> Result<ReportRespo
             Ok(ReportResponse::Refused { reason })
         }
     }
+}
+
+/// The run that this one goes on from. The tag is the service's: submit writes it for a run that the
+/// caller may see, and takes it from nobody.
+fn resumed_from(run: &Run) -> Option<RunId> {
+    run.summary.tags.get(RESUMED_FROM)?.parse().ok()
 }
 
 type Heard = Result<Run, RefusedReason>;

@@ -73,7 +73,8 @@ impl Policy {
         let arn = |name: &str| format!("arn:{partition}:s3:::{name}");
         let policy =
             Self { runs: arn(bucket), inputs: inputs.iter().map(|name| arn(name)).collect() };
-        let length = policy.of_attempt(RunId::from_uuid(uuid::Uuid::max()), u32::MAX).len();
+        let longest = RunId::from_uuid(uuid::Uuid::max());
+        let length = policy.of_attempt(longest, u32::MAX, Some(longest)).len();
         if length > MAX_POLICY {
             return Err(PolicyError::TooLong { count: inputs.len(), length });
         }
@@ -82,9 +83,10 @@ impl Policy {
 
     /// The policy of one attempt's task: the request and every attempt's work can be read (an engine that
     /// resumes reads what the lost attempt left), its own work and outputs be written, its own
-    /// outputs be read again, the inputs be read. Nothing can be deleted.
+    /// outputs be read again, the inputs be read; and of the run that it goes on from, `resumed_from`,
+    /// the state that was saved. Nothing can be deleted.
     #[must_use]
-    pub fn of_attempt(&self, run_id: RunId, attempt: u32) -> String {
+    pub fn of_attempt(&self, run_id: RunId, attempt: u32, resumed_from: Option<RunId>) -> String {
         let runs = &self.runs;
         let request = keys::request_prefix(run_id);
         let work = keys::work_prefix(run_id, attempt);
@@ -95,7 +97,8 @@ impl Policy {
             "Action": ["s3:PutObject", "s3:AbortMultipartUpload"],
             "Resource": [format!("{runs}/{work}*"), format!("{runs}/{outputs}*")],
         });
-        self.reading(&[&request, all_work, &outputs], Some(write))
+        let saved = resumed_from.map(|from| format!("{}*/state/", keys::all_work_prefix(from)));
+        self.reading(&[&request, all_work, &outputs], saved.as_deref(), Some(write))
     }
 
     /// The policy of what a task runs, the engine and its tools: the request and the inputs can be
@@ -103,14 +106,20 @@ impl Policy {
     /// beyond the run's end must not be able to change what it came to.
     #[must_use]
     pub fn of_engine(&self, run_id: RunId) -> String {
-        self.reading(&[&keys::request_prefix(run_id)], None)
+        self.reading(&[&keys::request_prefix(run_id)], None, None)
     }
 
     /// A policy that lets everything below `prefixes` of the runs bucket be read and listed, and
-    /// the inputs, with one more statement.
-    fn reading(&self, prefixes: &[&str], more: Option<serde_json::Value>) -> String {
+    /// the inputs; what is below `unlisted` be read; with one more statement.
+    fn reading(
+        &self,
+        prefixes: &[&str],
+        unlisted: Option<&str>,
+        more: Option<serde_json::Value>,
+    ) -> String {
         let runs = &self.runs;
-        let objects: Vec<_> = prefixes.iter().map(|prefix| format!("{runs}/{prefix}*")).collect();
+        let read = prefixes.iter().copied().chain(unlisted);
+        let objects: Vec<_> = read.map(|prefix| format!("{runs}/{prefix}*")).collect();
         let listed: Vec<_> = prefixes.iter().map(|prefix| format!("{prefix}*")).collect();
         let mut statements =
             vec![json!({"Effect": "Allow", "Action": "s3:GetObject", "Resource": objects})];

@@ -18,7 +18,7 @@ fn policy(inputs: &[&str]) -> Result<Policy, PolicyError> {
 }
 
 fn shown(policy: &Policy) -> String {
-    let text = policy.of_attempt(run(), 2);
+    let text = policy.of_attempt(run(), 2, None);
     let value: serde_json::Value = serde_json::from_str(&text).expect("a policy is JSON");
     serde_json::to_string_pretty(&value).expect("JSON")
 }
@@ -176,7 +176,7 @@ fn what_a_task_runs_reads_its_request_and_the_inputs_and_writes_nothing() {
 #[test]
 fn a_policy_never_says_more_than_two_wildcard_free_things_about_other_runs() {
     let policy = policy(&["reference-data"]).expect("a policy");
-    let text = policy.of_attempt(run(), 2);
+    let text = policy.of_attempt(run(), 2, None);
     let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     for statement in value["Statement"].as_array().expect("statements") {
         let resources = match &statement["Resource"] {
@@ -201,10 +201,25 @@ fn a_policy_never_says_more_than_two_wildcard_free_things_about_other_runs() {
 }
 
 #[test]
+fn a_run_that_goes_on_from_another_reads_what_that_one_saved_and_nothing_else_of_it() {
+    let from: RunId = "01890a5d-ac96-774b-bcce-b302099a0000".parse().expect("a run id");
+    let policy = policy(&[]).expect("a policy");
+    let (with, without) =
+        (policy.of_attempt(run(), 1, Some(from)), policy.of_attempt(run(), 1, None));
+    let saved = format!(r#""arn:aws:s3:::runs-bucket/work/{from}/*/state/*""#);
+    assert_eq!(with.matches(&from.to_string()).count(), 1);
+    assert_eq!(with.replace(&format!(",{saved}"), ""), without, "reading is all that is added");
+    let value: serde_json::Value = serde_json::from_str(&with).expect("JSON");
+    assert_eq!(value["Statement"][0]["Action"], "s3:GetObject");
+    assert!(value["Statement"][0]["Resource"].to_string().contains(&saved));
+    assert!(!policy.of_engine(run()).contains("/work/"), "what a task runs reads none of it");
+}
+
+#[test]
 fn the_partition_is_the_roles() {
     let role = "arn:aws-cn:iam::123456789012:role/stepwes-data";
     let policy = Policy::new(role, "runs-bucket", &names(&["inputs"])).expect("a policy");
-    let text = policy.of_attempt(run(), 1);
+    let text = policy.of_attempt(run(), 1, None);
     assert!(text.contains("arn:aws-cn:s3:::runs-bucket") && !text.contains("arn:aws:"));
 }
 
@@ -212,11 +227,12 @@ fn the_partition_is_the_roles() {
 fn a_policy_of_any_attempt_fits_into_what_sts_takes_or_is_refused_at_the_start() {
     let long = |n: usize| format!("{n:03}-{}", "x".repeat(59));
     let bucket = long(999);
+    let longest = RunId::from_uuid(uuid::Uuid::max());
     let mut inputs = Vec::new();
     let count = loop {
         match Policy::new(ROLE, &bucket, &inputs) {
             Ok(policy) => {
-                let text = policy.of_attempt(RunId::from_uuid(uuid::Uuid::max()), u32::MAX);
+                let text = policy.of_attempt(longest, u32::MAX, Some(longest));
                 assert!(text.len() <= MAX_POLICY, "{} characters", text.len());
             }
             Err(PolicyError::TooLong { count, length }) => {

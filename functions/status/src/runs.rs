@@ -17,6 +17,7 @@ use stepwes_core::{
     keys::{self, LogStream},
     request::StoredRequest,
     run::CollectedOutputs,
+    saved::RESUMED_FROM,
     wes::{Log, RunListResponse, RunLog, RunRequestView, RunStatus, RunSummary},
 };
 use url::form_urlencoded;
@@ -150,6 +151,7 @@ pub(crate) fn run_log(
         task_logs_url: base.join(&run_path(routes::TASKS, run.run_id)),
         task_logs: None,
         outputs,
+        resumed_from: run.summary.tags.get(RESUMED_FROM).cloned(),
     }
 }
 

@@ -5,6 +5,7 @@ mod body;
 mod event;
 pub mod events;
 mod rejection;
+mod resume;
 mod settings;
 mod submission;
 mod triggers;
@@ -17,19 +18,20 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::post,
 };
-use http::HeaderMap;
+use http::{Extensions, HeaderMap};
 use stepwes_cloud::{
     Aws,
-    http::{Caller, Callers, HasCallers, HttpError, LoggedRun, routes},
+    http::{Caller, Callers, HasCallers, HttpError, LoggedRun, Params, routes},
     objects::Objects,
 };
 use stepwes_core::{
-    ApiError, Clock, IdGenerator, RandomIds, SystemClock, TraceParent, wes::RunIdResponse,
+    ApiError, Clock, IdGenerator, RandomIds, RunId, SystemClock, TraceParent, wes::RunIdResponse,
 };
 use stepwes_store::RunStore;
 
 pub use body::{Submission, read};
 pub use event::{EventFailure, REJECTED};
+pub use resume::resume;
 pub use settings::{Limits, Settings};
 pub use submission::{IdempotencyKey, ReceivedAttachment, submit};
 pub use triggers::Triggers;
@@ -76,10 +78,27 @@ impl HasCallers for State {
     }
 }
 
-/// The routes: `POST /runs`. Without [`stepwes_cloud::http::frame`], which is put once around the
-/// routes of all functions that one server has.
+/// The routes: `POST /runs` and `POST /runs/{id}/resume`. Without
+/// [`stepwes_cloud::http::frame`], which is put once around the routes of all functions that one
+/// server has.
 pub fn router(state: State) -> Router {
-    Router::new().route(routes::RUNS, post(run_workflow)).with_state(state)
+    Router::new()
+        .route(routes::RUNS, post(run_workflow))
+        .route(routes::RUN_RESUME, post(resume_run))
+        .with_state(state)
+}
+
+/// `POST /runs/{id}/resume`, which WES does not have. A body is ignored.
+async fn resume_run(
+    FromState(state): FromState<State>,
+    caller: Caller,
+    Params(run_id): Params<String>,
+    request: Request,
+) -> Result<Response, HttpError> {
+    let key = idempotency_key(request.headers())?;
+    let trace = trace(request.extensions());
+    let from = caller.run(&state.store, &run_id).await?;
+    Ok(answer(resume(&state, &from, key, trace).await?))
 }
 
 /// WES `RunWorkflow`.
@@ -90,13 +109,22 @@ async fn run_workflow(
 ) -> Result<Response, HttpError> {
     let key = idempotency_key(request.headers())?;
     let (parts, body) = request.into_parts();
-    let trace = parts.extensions.get().copied().unwrap_or_else(TraceParent::generate);
+    let trace = trace(&parts.extensions);
     let submission = read(&parts.headers, body, &state.settings.limits).await?;
     let Submission { request, attachments } = submission;
-    let run_id = submit(&state, &caller.owner, key, request, attachments, trace).await?;
+    Ok(answer(submit(&state, &caller.owner, key, request, attachments, trace).await?))
+}
+
+/// Answers the id of a run that was made.
+fn answer(run_id: RunId) -> Response {
     let mut response = Json(RunIdResponse { run_id: run_id.to_string() }).into_response();
     response.extensions_mut().insert(LoggedRun(run_id));
-    Ok(response)
+    response
+}
+
+/// The trace that the request belongs to, or a new one.
+fn trace(request: &Extensions) -> TraceParent {
+    request.get().copied().unwrap_or_else(TraceParent::generate)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {

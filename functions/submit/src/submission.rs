@@ -36,21 +36,24 @@ use stepwes_store::{
 use crate::{Limits, State};
 
 /// How many attachments are on their way to S3 at once.
-const UPLOADS_AT_ONCE: usize = 8;
+pub(crate) const UPLOADS_AT_ONCE: usize = 8;
+
+/// How the keys of events begin.
+const EVENT: &str = "event ";
 
 /// The longest idempotency key.
 const MAX_KEY_BYTES: usize = 255;
 
 /// What a caller calls a submission, so that sending it twice makes one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdempotencyKey(String);
+pub struct IdempotencyKey(pub(crate) String);
 
 impl IdempotencyKey {
     /// The key of what an event tells, by a digest that identifies it. No caller can send it: it
     /// has a blank.
     #[must_use]
     pub fn of_event(digest: &str) -> Self {
-        Self(format!("event {digest}"))
+        Self(format!("{EVENT}{digest}"))
     }
 
     /// Reads the `Idempotency-Key` header.
@@ -108,10 +111,8 @@ pub async fn submit(
         ),
         expires_at: now + state.settings.idempotency,
     });
-    if let Some(given) = &idempotency
-        && let Some(before) = state.store.idempotent(owner, &given.key).await.map_err(api_error)?
-    {
-        return repeated(state, given, before).await;
+    if let Some(before) = before(state, owner, idempotency.as_ref()).await? {
+        return Ok(before);
     }
 
     let run_id = state.ids.run_id(now);
@@ -128,6 +129,7 @@ pub async fn submit(
                 size: attachment.content.len() as u64,
             })
             .collect(),
+        resumed_from: None,
     };
     if let Err(error) = stage(state, &stored, attachments).await {
         discard(state, run_id).await;
@@ -135,21 +137,7 @@ pub async fn submit(
     }
     let trace = Some(trace);
     let new = NewRun { run_id, owner: owner.to_owned(), summary, resources, idempotency, trace };
-    match create(state, new).await? {
-        Enqueued::New => {
-            start(state, run_id).await;
-            Ok(run_id)
-        }
-        Enqueued::Before(existing) => {
-            discard(state, run_id).await;
-            restart(state, existing).await?;
-            Ok(existing)
-        }
-        Enqueued::KeyReused => {
-            discard(state, run_id).await;
-            Err(key_reused())
-        }
-    }
+    enqueue(state, new).await
 }
 
 /// What would not fit where it is kept. The sizes of fields and attachments have been looked at
@@ -192,17 +180,24 @@ fn key_reused() -> ApiError {
     )
 }
 
-/// The answer for a key that is known.
-async fn repeated(
+/// The run that the same request has made before, under the same key.
+///
+/// # Errors
+/// 409 when the key is another request's.
+pub(crate) async fn before(
     state: &State,
-    given: &Idempotency,
-    before: IdempotentRun,
-) -> Result<RunId, ApiError> {
-    if before.fingerprint != given.fingerprint {
+    owner: &str,
+    given: Option<&Idempotency>,
+) -> Result<Option<RunId>, ApiError> {
+    let Some(given) = given else { return Ok(None) };
+    let before = state.store.idempotent(owner, &given.key).await.map_err(api_error)?;
+    let Some(IdempotentRun { run_id, fingerprint }) = before else { return Ok(None) };
+    if fingerprint != given.fingerprint {
         return Err(key_reused());
     }
-    restart(state, before.run_id).await?;
-    Ok(before.run_id)
+    // What has landed once has been dealt with, whatever became of the run.
+    restart(state, run_id, given.key.starts_with(EVENT)).await?;
+    Ok(Some(run_id))
 }
 
 /// All at once: nobody looks for any of it before the run exists.
@@ -223,7 +218,7 @@ async fn stage(
 }
 
 /// Removes what was staged. When that fails the bucket's lifecycle rule does it.
-async fn discard(state: &State, run_id: RunId) {
+pub(crate) async fn discard(state: &State, run_id: RunId) {
     if let Err(error) = state.objects.delete_prefix(&keys::request_prefix(run_id)).await {
         tracing::warn!(%run_id, error = whole(&error), "staged objects were left behind");
     }
@@ -233,6 +228,27 @@ enum Enqueued {
     New,
     Before(RunId),
     KeyReused,
+}
+
+/// Creates a run whose files have been staged, and starts its execution. When it is not created,
+/// what was staged is removed again.
+pub(crate) async fn enqueue(state: &State, new: NewRun) -> Result<RunId, ApiError> {
+    let run_id = new.run_id;
+    match create(state, new).await? {
+        Enqueued::New => {
+            start(state, run_id).await;
+            Ok(run_id)
+        }
+        Enqueued::Before(existing) => {
+            discard(state, run_id).await;
+            restart(state, existing, false).await?;
+            Ok(existing)
+        }
+        Enqueued::KeyReused => {
+            discard(state, run_id).await;
+            Err(key_reused())
+        }
+    }
 }
 
 async fn create(state: &State, new: NewRun) -> Result<Enqueued, ApiError> {
@@ -271,10 +287,19 @@ async fn start(state: &State, run_id: RunId) {
 }
 
 /// Starts the execution of a run that an earlier submission may have left without one.
-async fn restart(state: &State, run_id: RunId) -> Result<(), ApiError> {
-    let run = state.store.get(run_id).await.map_err(api_error)?;
-    if run.is_some_and(|run| run.state == RunState::Queued) {
-        start(state, run_id).await;
+///
+/// # Errors
+/// 409 when the run has been deleted, unless it `may_be_gone`: a second run would be no answer to
+/// who only asks again.
+async fn restart(state: &State, run_id: RunId, may_be_gone: bool) -> Result<(), ApiError> {
+    match state.store.get(run_id).await.map_err(api_error)? {
+        Some(run) if run.state == RunState::Queued => start(state, run_id).await,
+        None if !may_be_gone => {
+            return Err(ApiError::Conflict(format!(
+                "this Idempotency-Key made run {run_id}, which has been deleted since; use a new key"
+            )));
+        }
+        Some(_) | None => {}
     }
     Ok(())
 }

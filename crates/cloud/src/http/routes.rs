@@ -17,6 +17,8 @@ pub const RUN: &str = "/ga4gh/wes/v1/runs/{run_id}";
 pub const RUN_STATUS: &str = "/ga4gh/wes/v1/runs/{run_id}/status";
 /// WES `CancelRun`.
 pub const RUN_CANCEL: &str = "/ga4gh/wes/v1/runs/{run_id}/cancel";
+/// A new run that goes on where that one ended; no part of WES.
+pub const RUN_RESUME: &str = "/ga4gh/wes/v1/runs/{run_id}/resume";
 /// WES `ListTasks`.
 pub const TASKS: &str = "/ga4gh/wes/v1/runs/{run_id}/tasks";
 /// WES `GetTask`. The rest of the path is the id: API Gateway decodes `%2F` before we see it.
@@ -45,14 +47,15 @@ const WRITE: &str = "POST";
 pub const OPEN: [&str; 3] = [HOME, HEALTH, SERVICE_INFO];
 
 /// Every path with the methods that `Allow` names.
-pub const TABLE: [(&str, &str); 17] = [
+pub const TABLE: [(&str, &str); 18] = [
     (HOME, READ),
     (HEALTH, READ),
     (SERVICE_INFO, READ),
     (RUNS, "GET, HEAD, POST"),
-    (RUN, READ),
+    (RUN, "GET, HEAD, DELETE"),
     (RUN_STATUS, READ),
     (RUN_CANCEL, WRITE),
+    (RUN_RESUME, WRITE),
     (TASKS, READ),
     (TASK, READ),
     (LOG, READ),
@@ -131,7 +134,9 @@ mod tests {
         for (path, methods) in [
             ("/", Some(READ)),
             ("/ga4gh/wes/v1/runs", Some("GET, HEAD, POST")),
+            ("/ga4gh/wes/v1/runs/x", Some("GET, HEAD, DELETE")),
             ("/ga4gh/wes/v1/runs/x/cancel", Some(WRITE)),
+            ("/ga4gh/wes/v1/runs/x/resume", Some(WRITE)),
             ("/ga4gh/wes/v1/runs/x/tasks/a/b", Some(READ)),
             ("/ga4gh/wes/v1/runs/x/outputs/", None),
             ("/ga4gh/wes/v1/runs/", None),

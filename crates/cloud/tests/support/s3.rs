@@ -7,13 +7,15 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
-use http::{Method, StatusCode, Uri, header, request::Parts};
+use http::{HeaderName, Method, StatusCode, Uri, header, request::Parts};
 use percent_encoding::percent_decode_str;
 
 use super::{BUCKET, Inner};
 
 /// How many keys a page of a listing has: few, so that tests see more than one.
 const PAGE: usize = 3;
+
+const COPY_SOURCE: HeaderName = HeaderName::from_static("x-amz-copy-source");
 
 /// The operation that a request is.
 pub(super) fn operation(method: &Method, uri: &Uri) -> &'static str {
@@ -24,6 +26,7 @@ pub(super) fn operation(method: &Method, uri: &Uri) -> &'static str {
         (&Method::GET, false) => "ListObjectsV2",
         (&Method::HEAD, true) => "HeadObject",
         (&Method::DELETE, true) => "DeleteObject",
+        (&Method::POST, false) if uri.query() == Some("delete") => "DeleteObjects",
         other => panic!("S3 is not asked for {other:?} {uri}"),
     }
 }
@@ -35,8 +38,28 @@ pub(super) fn serve(inner: &mut Inner, operation: &str, parts: &Parts, body: Byt
         || path.to_string(),
         str::to_owned,
     );
-    let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let header = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
     match operation {
+        "PutObject" if header(COPY_SOURCE).is_some() => {
+            let source = header(COPY_SOURCE).expect("just seen");
+            let source = percent_decode_str(source).decode_utf8().expect("a UTF-8 key");
+            let source = source.strip_prefix(&format!("{BUCKET}/")).expect("of the runs bucket");
+            match inner.objects.get(source).cloned() {
+                None => no_such_key(),
+                Some((content, content_type)) => {
+                    inner.put(&key, content, content_type);
+                    "<CopyObjectResult><ETag>x</ETag></CopyObjectResult>".into_response()
+                }
+            }
+        }
+        "DeleteObjects" => {
+            let body = String::from_utf8(body.to_vec()).expect("XML");
+            for part in body.split("<Key>").skip(1) {
+                let key = part.split("</Key>").next().expect("closed").replace("&amp;", "&");
+                inner.objects.remove(&key);
+            }
+            "<DeleteResult></DeleteResult>".into_response()
+        }
         "PutObject" => {
             let content_type = header(header::CONTENT_TYPE).unwrap_or_default().to_owned();
             inner.put(&key, body, content_type);
@@ -48,10 +71,7 @@ pub(super) fn serve(inner: &mut Inner, operation: &str, parts: &Parts, body: Byt
         }
         "ListObjectsV2" => list(inner, parts.uri.query().unwrap_or_default()),
         _ => match inner.objects.get(&key) {
-            None => {
-                let body = "<Error><Code>NoSuchKey</Code><Message>none</Message></Error>";
-                (StatusCode::NOT_FOUND, body).into_response()
-            }
+            None => no_such_key(),
             Some((content, content_type)) => {
                 let etag = etag(content);
                 let version = inner.versions.get(&key).copied().unwrap_or_default();
@@ -67,6 +87,11 @@ pub(super) fn serve(inner: &mut Inner, operation: &str, parts: &Parts, body: Byt
             }
         },
     }
+}
+
+fn no_such_key() -> Response {
+    let body = "<Error><Code>NoSuchKey</Code><Message>none</Message></Error>";
+    (StatusCode::NOT_FOUND, body).into_response()
 }
 
 /// An ETag with its quotes: another one for another content.

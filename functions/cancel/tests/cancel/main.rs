@@ -1,5 +1,6 @@
 //! cancel through its route, with the SDK's real clients.
 
+mod deleting;
 #[path = "../../../../crates/cloud/tests/support/mod.rs"]
 mod support;
 
@@ -13,16 +14,19 @@ use stepwes_core::{Run, RunEvent, RunState};
 use stepwes_store::Change;
 
 use support::{
-    Answer, CLUSTER, Fault, MACHINE, TABLE, TASK_ARN, World, request, run_id, send, send_event,
+    Answer, BUCKET, CLUSTER, Fault, MACHINE, TABLE, TASK_ARN, World, request, run_id, send,
+    send_event,
 };
 
 fn routes(world: &World) -> Router {
     router(State {
         store: world.store.clone(),
+        objects: world.objects.clone(),
         executions: world.executions.clone(),
         tasks: world.tasks.clone(),
         settings: Arc::new(Settings {
             table: TABLE.to_owned(),
+            bucket: BUCKET.to_owned(),
             state_machine_arn: MACHINE.to_owned(),
             cluster: CLUSTER.to_owned(),
             callers: Callers::by_jwt(),

@@ -80,6 +80,7 @@ fn put_request(world: &World, run: &Run) {
         attachments: ["main.cwl", "tools/50% of #1.cwl"]
             .map(|name| Attachment { name: name.to_owned(), size: 3 })
             .to_vec(),
+        resumed_from: None,
     };
     world.put(&keys::request(run.run_id), serde_json::to_vec(&stored).expect("JSON"));
 }

@@ -7,6 +7,7 @@ mod garbage;
 mod idempotency;
 mod landed;
 mod rejected;
+mod resuming;
 #[path = "../../../../crates/cloud/tests/support/mod.rs"]
 mod support;
 
