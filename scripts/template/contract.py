@@ -19,6 +19,7 @@ NOT_IN_AWS = {
     "STEPWES_S3_PATH_STYLE": "for endpoints that are not AWS's",
     "STEPWES_PRESIGN_URL": "for callers who reach S3 by another endpoint than the functions",
     "STEPWES_MAX_REQUEST_BYTES": "its default is what Lambda takes",
+    "STEPWES_WORK_LINK": "for hosts that clean up after tasks that were killed",
     "STEPWES_EXIT_FILE": "for hosts that can outlive who started the task",
     "STEPWES_STOP_GRACE_SECONDS": "its default fits the container's StopTimeout",
     "STEPWES_PATIENCE_SECONDS": "its default fits services that are never away for long",

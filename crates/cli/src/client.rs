@@ -137,6 +137,9 @@ pub(crate) struct RunView {
     pub(crate) task_logs_url: Option<String>,
     #[serde(default)]
     pub(crate) outputs: Value,
+    /// The run that it goes on from, on servers that know of that (stepwes does).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resumed_from: Option<String>,
 }
 
 /// A run's log as `GET /runs/{id}` tells of it.

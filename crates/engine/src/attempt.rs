@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    io::SeekFrom,
+    io::{self, SeekFrom},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -17,6 +17,7 @@ use stepwes_core::{
     TraceParent,
     endpoint::Endpoints,
     keys::{self, LogStream},
+    request::StoredRequest,
     task::{EngineOutputs, MAX_RESULT_BYTES, TaskOutcome, TaskResult, exit},
     trace,
 };
@@ -37,9 +38,10 @@ use crate::{
     report::{Reporter, ScopedCredentials, task_arn},
     sandbox::{self, Sandbox},
     stage,
+    state::{self, Before, Keeper, Staged},
     stop::Stop,
     tree::{self, Snapshot, Tree},
-    workdir::{WorkDir, disk_is_full},
+    workdir::{self, WorkDir, disk_is_full},
 };
 
 /// The largest output object that is read, in bytes.
@@ -97,9 +99,8 @@ pub(crate) async fn run(config: &Config, stop: &Stop) -> i32 {
         outputs: EngineOutputs::default(),
         files: Vec::new(),
     };
-    let work = WorkDir::create(&config.work_dir, config.run_id, config.attempt);
-    let ended = match &work {
-        Ok(work) => {
+    let (work, ended) = match unless_stopped(stop, begin(config, &bucket)).await {
+        Ok(Begun { request, before, work }) => {
             let attempt = Attempt {
                 config,
                 bucket: &bucket,
@@ -107,17 +108,15 @@ pub(crate) async fn run(config: &Config, stop: &Stop) -> i32 {
                 credentials: &credentials,
                 trace,
                 stop,
-                work,
+                work: &work,
             };
-            attempt.execute(&mut result).await
+            let ended = attempt.execute(request, before, &mut result).await;
+            (Some(work), ended)
         }
-        Err(error) => Err(Failure::local(
-            "making the work folder; STEPWES_WORK_DIR must name a folder that the task can write",
-            error,
-        )),
+        Err(failure) => (None, Err(failure)),
     };
     let code = conclude(config, stop, &bucket, &reporter, result, ended).await;
-    if let Ok(work) = work {
+    if let Some(work) = work {
         // Whoever stops a task is about to kill it.
         let too_long = async {
             stop.requested().await;
@@ -129,6 +128,39 @@ pub(crate) async fn run(config: &Config, stop: &Stop) -> i32 {
         }
     }
     code
+}
+
+/// What an attempt begins with.
+struct Begun {
+    request: StoredRequest,
+    /// What it goes on from.
+    before: Option<Before>,
+    work: WorkDir,
+}
+
+/// Reads what was asked for, and makes the folder to do it in: the one that saved state belongs to,
+/// where there is some.
+async fn begin(config: &Config, bucket: &Bucket) -> Result<Begun, Failure> {
+    let request = stage::read_request(bucket, config.run_id).await?;
+    let before = state::find(bucket, config, &request).await?;
+    let of_before = before.as_ref().and_then(|before| Path::new(&before.manifest.root).file_name());
+    let own = workdir::name_of(config.run_id);
+    let name = of_before.and_then(|name| name.to_str()).unwrap_or(&own);
+    let work = WorkDir::create(&config.work_dir, name, config.work_link.as_deref());
+    match work {
+        Ok(work) => Ok(Begun { request, before, work }),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(match before {
+            Some(before) if before.is_asked_for => Failure::Request(format!(
+                "another run on this machine goes on from run {} at present; resume it when that one has ended",
+                before.manifest.run_id
+            )),
+            _ => Failure::Passing("another task of the run is still at work here".to_owned()),
+        }),
+        Err(error) => Err(Failure::local(
+            "making the work folder; STEPWES_WORK_DIR must name a folder that the task can write",
+            &error,
+        )),
+    }
 }
 
 /// What a task has that its attempt is bound to.
@@ -303,9 +335,14 @@ struct Around {
 
 impl Attempt<'_> {
     /// Does everything but writing the result, which it fills.
-    async fn execute(&self, result: &mut TaskResult) -> Result<(), Failure> {
+    async fn execute(
+        &self,
+        request: StoredRequest,
+        before: Option<Before>,
+        result: &mut TaskResult,
+    ) -> Result<(), Failure> {
         let staged = self
-            .unless_over(stage::stage(self.bucket, self.config, &self.work.execution()))
+            .unless_over(stage::stage(self.bucket, self.config, request, &self.work.execution()))
             .await?;
         let kind = &staged.request.request.workflow_type;
         let engine = engines::find(&staged.request.engine, kind).ok_or_else(|| {
@@ -332,7 +369,7 @@ impl Attempt<'_> {
         let aws_names = names_of(&aws);
         let (execution, outdir, state) =
             (self.work.execution(), self.work.outputs(), self.work.state());
-        let order = Order {
+        let mut order = Order {
             defaults: &staged.request.default_parameters,
             parameters: &staged.request.request.workflow_engine_parameters,
             workflow: &staged.workflow,
@@ -340,16 +377,31 @@ impl Attempt<'_> {
             execution: &execution,
             outdir: &outdir,
             state: &state,
+            resumed: false,
             container,
             aws: &aws_names,
         };
+        // Before anything is brought back, which was made by the workflow.
+        let mut given = self.given(engine, &order, before.as_ref()).await?;
+        let mut results = self.results(engine, &order).await?;
+        if let Some(before) = before {
+            order.resumed = self.unless_over(self.bring_back(engine, &order, &before)).await?;
+            if !order.resumed {
+                // Files that the workflow had changed have taken the place of those that it was given.
+                self.work.clear().map_err(|error| Failure::local("beginning anew", &error))?;
+                let again = staged.request.clone();
+                self.unless_over(stage::stage(self.bucket, self.config, again, &execution)).await?;
+                given = self.given(engine, &order, None).await?;
+                results = self.results(engine, &order).await?;
+            }
+        }
+        let results = Place { folder: self.folder_of_results(engine, &order), ..results };
         let mut job = self.prepare(engine, &order, &logs, aws)?;
         if let Some(sandbox) = sandbox {
             let wrapper = sandbox.wrapper(self.work, self.config.sandbox_hides.as_deref());
             job.sandbox =
                 Some(wrapper.map_err(|error| Failure::local("making the sandbox", &error))?);
         }
-        let results = self.results(engine, &order).await?;
         let start_time = Utc::now();
         self.unless_over(self.reporter.run(job.argv.clone(), start_time)).await?;
         result.cmd.clone_from(&job.argv);
@@ -363,9 +415,11 @@ impl Attempt<'_> {
         );
         let within = if job.sandbox.is_some() { " in a sandbox" } else { "" };
         info!("starting {}{within}", engine.name());
+        let mut keeper = self.keeper(engine, &order, given);
         let mut ended = tokio::select! {
             ended = self.run_engine(&job, engine) => ended?,
             never = shipper.follow() => match never {},
+            never = keeper.follow() => match never {},
             never = self.credentials.keep() => match never {},
             never = lender.serve() => match never {},
         };
@@ -374,6 +428,7 @@ impl Attempt<'_> {
         result.end_time = Some(Utc::now());
         result.exit_code = Some(ended.exit.code);
         info!("{} ended with {}", engine.name(), ended.exit.code);
+        let succeeded = engine.succeeded(ended.exit);
         let ended = if ended.stopped {
             Err(self.over().await)
         } else {
@@ -384,10 +439,81 @@ impl Attempt<'_> {
             };
             self.unless_late(finished).await
         };
-        if ended == Err(Failure::Stopped) {
-            self.last_words(&mut shipper).await;
+        match &ended {
+            Err(Failure::Stopped) => {
+                tokio::join!(self.last_words(&mut shipper), self.last_state(&mut keeper));
+            }
+            // For the run that resumes this one.
+            Err(Failure::Request(_) | Failure::Service(_)) if !succeeded => {
+                self.last_state(&mut keeper).await;
+            }
+            _ => {}
         }
         ended
+    }
+
+    /// What the run was given, for an engine whose state is saved.
+    async fn given(
+        &self,
+        engine: &dyn Engine,
+        order: &Order<'_>,
+        before: Option<&Before>,
+    ) -> Result<Staged, Failure> {
+        if engine.saved(order).is_none() {
+            return Ok(Staged::default());
+        }
+        let (root, folder) = (self.work.root().to_owned(), order.execution.to_owned());
+        let before = before.map(|before| before.manifest.staged.clone()).unwrap_or_default();
+        tokio::task::spawn_blocking(move || Staged::of(&root, &folder, &before))
+            .await
+            .map_err(io::Error::other)
+            .flatten()
+            .map_err(|error| Failure::local("remembering what was staged", &error))
+    }
+
+    /// Brings back what was saved. Gives whether the engine goes on from it: where it cannot be had,
+    /// an attempt that was not made for it does without.
+    async fn bring_back(
+        &self,
+        engine: &dyn Engine,
+        order: &Order<'_>,
+        before: &Before,
+    ) -> Result<bool, Failure> {
+        match state::restore(self.bucket, &before.manifest, self.work.root()).await {
+            Ok(()) if engine.can_go_on(order) => return Ok(true),
+            Ok(()) => info!("nothing had been done yet: the engine begins anew"),
+            Err(failure @ Failure::Service(_)) if !before.is_asked_for => {
+                warn!("the engine begins anew: {failure}");
+            }
+            Err(Failure::Service(why)) => {
+                return Err(Failure::Request(format!(
+                    "what run {} had saved is not whole any more ({why}); submit the run again",
+                    before.manifest.run_id
+                )));
+            }
+            Err(failure) => return Err(failure),
+        }
+        Ok(false)
+    }
+
+    fn keeper(&self, engine: &dyn Engine, order: &Order<'_>, given: Staged) -> Keeper {
+        let of = (self.config.run_id, self.config.attempt);
+        let root = self.work.root().to_owned();
+        let limit = self.config.limits.state_bytes;
+        Keeper::new(self.bucket.clone(), of, engine.name(), root, engine.saved(order), given, limit)
+    }
+
+    /// Saves what an engine leaves that did not succeed, for as long as there is time: whoever was
+    /// told to stop still has to say so.
+    async fn last_state(&self, keeper: &mut Keeper) {
+        tokio::select! {
+            biased;
+            () = keeper.finish() => {}
+            () = self.stop.requested_for(self.config.limits.finish()) => {
+                warn!("there was no time to save all of the engine's state");
+            }
+            reason = self.reporter.refused() => info!("no state is saved: {}", reason.as_str()),
+        }
     }
 
     /// Waits for what makes finished work last. A signal to stop leaves it some time, since hours
@@ -459,6 +585,13 @@ impl Attempt<'_> {
             stderr: logs.stderr.clone(),
             sandbox: None,
         })
+    }
+
+    fn folder_of_results(&self, engine: &dyn Engine, order: &Order<'_>) -> PathBuf {
+        match engine.results(order) {
+            Results::Folder(folder) => folder,
+            Results::Execution { .. } => order.execution.to_owned(),
+        }
     }
 
     /// Where the results will be; where they are among what was staged, that is remembered.
@@ -636,7 +769,7 @@ async fn read_object(engine: &dyn Engine, stdout: &Path) -> Result<Vec<u8>, Fail
     };
     let object = read
         .await
-        .map_err(|error: std::io::Error| Failure::local("reading the engine's output", &error))?;
+        .map_err(|error: io::Error| Failure::local("reading the engine's output", &error))?;
     if object.len() as u64 > MAX_OUTPUT_OBJECT {
         return Err(Failure::Request(format!(
             "{}'s output object is larger than {MAX_OUTPUT_OBJECT} bytes",
@@ -658,7 +791,7 @@ fn is_readable(result: &TaskResult) -> Result<(), Failure> {
 }
 
 /// Whose fault it is that an engine that was found cannot be started.
-fn not_started(engine: &dyn Engine, error: &std::io::Error) -> Failure {
+fn not_started(engine: &dyn Engine, error: &io::Error) -> Failure {
     let name = engine.name();
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::E2BIG) => Failure::Request(format!(
@@ -678,7 +811,7 @@ fn broken(engine: &dyn Engine, what: &str) -> Failure {
 }
 
 /// The last `most` bytes of a file.
-async fn read_end(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
+async fn read_end(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut file = tokio::fs::File::from_std(reachable::open(path)?);
     let length = file.metadata().await?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(most))).await?;

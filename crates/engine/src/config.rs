@@ -13,6 +13,7 @@ pub(crate) struct Config {
     pub(crate) bucket: String,
     pub(crate) report_function: String,
     pub(crate) work_dir: PathBuf,
+    pub(crate) work_link: Option<PathBuf>,
     pub(crate) container: String,
     pub(crate) sandbox: String,
     /// What an engine in a sandbox does not see.
@@ -42,6 +43,8 @@ pub(crate) struct Limits {
     pub(crate) fetch_tries: u32,
     /// The largest workflow, in bytes.
     pub(crate) fetch_bytes: u64,
+    /// How much of its engine's state an attempt may store in all, in bytes.
+    pub(crate) state_bytes: u64,
 }
 
 /// The longest time that finished work has to be uploaded once the task has been told to stop: ECS
@@ -67,6 +70,7 @@ impl Default for Limits {
             fetch_total: Duration::from_secs(600),
             fetch_tries: 3,
             fetch_bytes: 1 << 30,
+            state_bytes: 64 << 30,
         }
     }
 }
@@ -108,6 +112,11 @@ impl Config {
         if let Some(patience) = seconds(env::PATIENCE)? {
             limits.patience = patience;
         }
+        if let Some(value) = optional(env::STATE_GIB) {
+            let gib = value.parse::<u32>();
+            let gib = gib.map_err(|_| wrong(env::STATE_GIB, &value, "a number of GiB"))?;
+            limits.state_bytes = u64::from(gib) << 30;
+        }
         Ok(Self {
             run_id: run_id.parse().map_err(|_| wrong(env::RUN_ID, &run_id, "a run id"))?,
             attempt: attempt
@@ -117,6 +126,7 @@ impl Config {
             bucket: required(env::BUCKET)?,
             report_function: required(env::REPORT_FUNCTION)?,
             work_dir: optional(env::WORK_DIR).map_or_else(std::env::temp_dir, PathBuf::from),
+            work_link: optional(env::WORK_LINK).map(PathBuf::from),
             container: optional(env::CONTAINER).unwrap_or_else(|| "auto".to_owned()),
             sandbox: optional(env::SANDBOX).unwrap_or_else(|| "none".to_owned()),
             sandbox_hides: optional(env::SANDBOX_HIDES).map(PathBuf::from),
@@ -161,6 +171,7 @@ mod tests {
         assert_eq!(config.limits.patience, Duration::from_secs(600));
         assert_eq!(config.limits.finish(), Duration::from_secs(60));
         assert!(!config.s3_path_style);
+        assert_eq!((config.limits.state_bytes, config.work_link), (64 << 30, None));
     }
 
     #[test]
@@ -185,6 +196,7 @@ mod tests {
             (env::PATIENCE, "for ever"),
             (env::PATIENCE, "18446744073709551615"),
             (env::S3_PATH_STYLE, "maybe"),
+            (env::STATE_GIB, "-1"),
         ] {
             let mut wrong = variables();
             wrong.insert(name, value);

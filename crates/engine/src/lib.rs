@@ -20,6 +20,7 @@ mod reachable;
 mod report;
 mod sandbox;
 mod stage;
+mod state;
 mod stop;
 mod tree;
 mod upload;

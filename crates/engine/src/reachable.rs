@@ -1,6 +1,11 @@
 //! Reading files that a workflow can reach.
 
-use std::{fs::File, io, os::unix::fs::OpenOptionsExt as _, path::Path};
+use std::{
+    fs::File,
+    io,
+    os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
+    path::Path,
+};
 
 use nix::fcntl::OFlag;
 
@@ -16,6 +21,21 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
         Ok(file)
     } else {
         Err(io::Error::new(io::ErrorKind::InvalidInput, "there is something else than a file"))
+    }
+}
+
+/// Opens a file below `root`, a real path: a tool may have put a link in the place of a folder above
+/// it, too.
+///
+/// # Errors
+/// As [`open`], or when the file is elsewhere.
+pub(crate) fn open_below(root: &Path, path: &Path) -> io::Result<File> {
+    let file = open(path)?;
+    let real = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    if real.starts_with(root) {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "a link leads elsewhere"))
     }
 }
 
@@ -40,5 +60,12 @@ mod tests {
         for name in ["link", "pipe", ".", "none"] {
             open(&at(name)).expect_err(name);
         }
+        let root = folder.path().canonicalize().expect("real");
+        fs::create_dir(root.join("inner")).expect("made");
+        symlink("..", root.join("inner/up")).expect("made");
+        fs::write(root.join("inner/file"), "").expect("written");
+        let below = |name: &str| open_below(&root.join("inner"), &root.join("inner").join(name));
+        below("file").expect("opened");
+        below("up/file").expect_err("elsewhere");
     }
 }

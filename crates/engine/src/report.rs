@@ -411,6 +411,7 @@ mod tests {
             bucket: "runs".to_owned(),
             report_function: "report".to_owned(),
             work_dir: "/nowhere".into(),
+            work_link: None,
             container: "none".to_owned(),
             sandbox: "none".to_owned(),
             sandbox_hides: None,

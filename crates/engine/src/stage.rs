@@ -29,9 +29,9 @@ pub(crate) struct Staged {
 pub(crate) async fn stage(
     bucket: &Bucket,
     config: &Config,
+    request: StoredRequest,
     execution: &Path,
 ) -> Result<Staged, Failure> {
-    let request = read_request(bucket, config.run_id).await?;
     let mut taken = vec![INPUTS_FILE.to_owned()];
     for attachment in &request.attachments {
         let doing = format!("staging the attachment {:?}", attachment.name);
@@ -86,7 +86,11 @@ fn collides(other: &str, name: &str) -> bool {
     other.split('/').next() == Some(name)
 }
 
-async fn read_request(bucket: &Bucket, run: RunId) -> Result<StoredRequest, Failure> {
+/// Reads what was asked for.
+///
+/// # Errors
+/// As the store fails.
+pub(crate) async fn read_request(bucket: &Bucket, run: RunId) -> Result<StoredRequest, Failure> {
     let doing = "reading the run's request";
     let body = bucket.get(&keys::request(run)).await.map_err(|fault| fault.of_service(doing))?;
     serde_json::from_slice(&body).map_err(|error| Failure::Service(format!("{doing}: {error}")))

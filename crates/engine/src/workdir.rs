@@ -1,9 +1,9 @@
 //! The folder that one attempt works in, fresh and gone afterwards.
 
 use std::{
-    fs::{self, DirBuilder, Permissions},
+    fs::{self, DirBuilder, File, Permissions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, symlink},
     path::{Path, PathBuf},
 };
 
@@ -11,29 +11,46 @@ use stepwes_core::RunId;
 use tracing::warn;
 
 /// An attempt's working folder; readable by its owner alone.
+///
+/// It has the same path for all attempts of a run, and for the runs that go on from it: engines
+/// remember absolute paths, and tell by them what has been done.
 #[derive(Debug)]
 pub(crate) struct WorkDir {
     root: PathBuf,
+    /// The folder itself, locked for as long as it is worked in.
+    _lock: File,
+}
+
+/// The name of the folder of a run that begins.
+pub(crate) fn name_of(run: RunId) -> String {
+    format!("stepwes-{run}")
 }
 
 impl WorkDir {
-    /// Makes the folder, and those in it, below `parent`.
+    /// Makes the folder `name`, and those in it, below `parent`, and `link` to it.
     ///
     /// # Errors
-    /// When `parent` cannot be written.
-    pub(crate) fn create(parent: &Path, run: RunId, attempt: u32) -> io::Result<Self> {
+    /// When `parent` cannot be written; [`io::ErrorKind::WouldBlock`] when another task works in the
+    /// folder.
+    pub(crate) fn create(parent: &Path, name: &str, link: Option<&Path>) -> io::Result<Self> {
         fs::create_dir_all(parent)?;
         // Without symbolic links, since engines name files by their real paths.
-        let parent = parent.canonicalize()?;
-        // A task whose host died may have left the attempt's folder behind.
-        let root = parent.join(format!("stepwes-{run}-{attempt}-{}", std::process::id()));
-        if root.exists() {
-            remove(&root)?;
+        let root = parent.canonicalize()?.join(name);
+        let work = Self { _lock: lock(&root)?, root };
+        if let Some(link) = link {
+            // It may have been left by a task that was killed.
+            let _ = fs::remove_file(link);
+            symlink(&work.root, link)?;
         }
-        let work = Self { root };
-        let mut folder = DirBuilder::new();
-        folder.mode(0o700);
-        folder.create(&work.root)?;
+        // A task whose host died may have left something behind.
+        for entry in fs::read_dir(&work.root)? {
+            let path = entry?.path();
+            if fs::symlink_metadata(&path)?.is_dir() {
+                remove(&path)?;
+            } else {
+                fs::remove_file(path)?;
+            }
+        }
         for path in [
             work.execution(),
             work.outputs(),
@@ -43,9 +60,21 @@ impl WorkDir {
             work.home(),
             work.sandbox(),
         ] {
-            folder.create(path)?;
+            DirBuilder::new().mode(0o700).create(path)?;
         }
         Ok(work)
+    }
+
+    /// Empties the folders of the workflow and of its engine.
+    ///
+    /// # Errors
+    /// As the file system fails.
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        for path in [self.execution(), self.state()] {
+            remove(&path)?;
+            DirBuilder::new().mode(0o700).create(path)?;
+        }
+        Ok(())
     }
 
     /// The whole folder, an absolute path without symbolic links.
@@ -101,6 +130,30 @@ impl WorkDir {
     }
 }
 
+/// Makes the folder, or takes it over from a task that is gone.
+fn lock(root: &Path) -> io::Result<File> {
+    loop {
+        match DirBuilder::new().mode(0o700).create(root) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let folder = match File::open(root) {
+            // Whoever had it has just removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            folder => folder?,
+        };
+        match folder.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let there = fs::symlink_metadata(root);
+        if there.is_ok_and(|there| folder.metadata().is_ok_and(|own| own.ino() == there.ino())) {
+            return Ok(folder);
+        }
+    }
+}
+
 /// Whether there is no more room where `path` is.
 pub(crate) fn disk_is_full(path: &Path) -> bool {
     nix::sys::statvfs::statvfs(path).is_ok_and(|disk| disk.blocks_available() == 0)
@@ -138,9 +191,21 @@ mod tests {
     #[tokio::test]
     async fn an_attempt_starts_afresh_and_leaves_nothing() {
         let parent = tempfile::tempdir().expect("a folder");
-        let first = WorkDir::create(parent.path(), run_id(), 1).expect("made");
+        let create = |link: Option<&Path>| WorkDir::create(parent.path(), &name_of(run_id()), link);
+        let first = create(None).expect("made");
         fs::write(first.execution().join("old"), "x").expect("written");
-        let again = WorkDir::create(parent.path(), run_id(), 1).expect("made again");
+        let root = first.root().to_owned();
+        let refused = create(None).expect_err("it is worked in");
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        drop(first);
+        fs::write(root.join("file"), "x").expect("written");
+        let elsewhere = tempfile::tempdir().expect("a folder");
+        let link = elsewhere.path().join("work");
+        symlink("/nowhere", &link).expect("left");
+        let again = create(Some(&link)).expect("made again");
+        assert_eq!(again.root(), root, "engines remember paths");
+        assert_eq!(fs::read_link(&link).expect("a link"), root);
+        assert!(!root.join("file").exists());
         assert_eq!(fs::read_dir(again.execution()).expect("listed").count(), 0);
         let closed = again.temporary().join("closed/inner");
         fs::create_dir_all(&closed).expect("made");
@@ -153,6 +218,6 @@ mod tests {
     #[test]
     fn a_parent_that_cannot_be_written_is_an_error() {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        assert!(WorkDir::create(file.path(), run_id(), 1).is_err());
+        assert!(WorkDir::create(file.path(), "name", None).is_err());
     }
 }

@@ -74,8 +74,11 @@ fn open_files() -> [String; 2] {
 #[tokio::test]
 async fn a_task_runs_with_its_environment_and_nothing_of_the_servers() {
     let [soft_before, _] = open_files();
-    let rig =
-        serve("env | sort > env.txt; ulimit -Sn > files; echo said; echo cried >&2; exit 3").await;
+    let rig = serve(
+        "work=$STEPWES_WORK_DIR/stepwes-x; mkdir -p $work/inner; ln -s $work $STEPWES_WORK_LINK\n\
+         env | sort > env.txt; ulimit -Sn > files; echo said; echo cried >&2; exit 3",
+    )
+    .await;
     let ecs = rig.server.aws().ecs();
     let tag = Tag::builder().key("stepwes:run_id").value("x").build();
     let task = started(
@@ -93,7 +96,9 @@ async fn a_task_runs_with_its_environment_and_nothing_of_the_servers() {
 
     let folder = folder_of(&rig.server, &task);
     assert_eq!(fs::read_to_string(folder.join("log")).expect("a log"), "said\ncried\n");
-    assert!(!folder.join("work").exists(), "the working folder is removed");
+    assert!(!folder.join("work").is_symlink(), "the link to the working folder is removed");
+    let left = fs::read_dir(rig.server.dir().join("work")).expect("listed").count();
+    assert_eq!(left, 0, "the working folder is removed");
     let files = fs::read_to_string(folder.join("files")).expect("written");
     assert_eq!(files.trim(), soft_before);
     assert_eq!(open_files()[0], open_files()[1]);

@@ -18,10 +18,11 @@ use stepwes_cloud::{
     env::{self, SettingError},
     invocation::is_about,
     objects::Objects,
+    sdk::whole,
     step::StepFailure,
 };
 use stepwes_core::{
-    Clock, RunEvent, RunState, SystemClock,
+    Clock, RunEvent, RunState, SystemClock, engines, keys,
     run::Run,
     step::{CollectInput, CollectOutput, Next},
     task::EcsTask,
@@ -73,6 +74,7 @@ impl Settings {
 #[derive(Clone)]
 pub struct State {
     store: RunStore,
+    objects: Objects,
     finisher: Finisher,
     tasks: Tasks,
     clock: Arc<dyn Clock>,
@@ -93,8 +95,9 @@ impl State {
         let store = aws.store_with_clock(&settings.table, clock.clone());
         let objects = Objects::new(aws.s3(), aws.s3(), settings.bucket);
         Self {
-            finisher: Finisher::new(store.clone(), objects),
+            finisher: Finisher::new(store.clone(), objects.clone()),
             store,
+            objects,
             tasks: Tasks::new(aws.ecs(), settings.cluster),
             clock,
             max_attempts: settings.max_attempts,
@@ -117,6 +120,9 @@ pub async fn handle(state: &State, input: CollectInput) -> Result<CollectOutput,
     is_about(&run);
     for _ in 0..ROUNDS {
         if let Some(next) = Next::end(run.state) {
+            if run.state == RunState::Complete {
+                forget_state(state, &run).await;
+            }
             return Ok(CollectOutput {
                 next,
                 attempt: run.attempt,
@@ -140,6 +146,22 @@ pub async fn handle(state: &State, input: CollectInput) -> Result<CollectOutput,
         }
     }
     Err(StepFailure::Unavailable(format!("run {} keeps changing", input.run_id)))
+}
+
+/// Removes what the engine of a run that is COMPLETE would have gone on from: nobody does any more.
+/// What stays, since S3 does not answer, goes by the bucket's lifecycle rule or with the run.
+async fn forget_state(state: &State, run: &Run) {
+    let summary = &run.summary;
+    if !engines::resumes(&summary.workflow_engine, &summary.workflow_type) {
+        return;
+    }
+    for attempt in 1..=run.attempt {
+        let prefix = keys::state_prefix(run.run_id, attempt);
+        if let Err(error) = state.objects.delete_all(&prefix).await {
+            tracing::warn!(run_id = %run.run_id, error = whole(&error), "saved state was left behind");
+            return;
+        }
+    }
 }
 
 /// What one look at a run comes to.

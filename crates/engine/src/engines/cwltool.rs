@@ -259,6 +259,7 @@ mod tests {
             execution: Path::new("/w/execution"),
             outdir: Path::new("/w/outputs"),
             state: Path::new("/w/state"),
+            resumed: false,
             container,
             aws: &["AWS_REGION".to_owned()],
         })

@@ -4,7 +4,6 @@ use std::{
     collections::HashMap,
     ffi::OsString,
     io::Read as _,
-    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
 };
 
@@ -18,14 +17,20 @@ use super::{
     python_is_broken,
     tasks::{MAX_COMMAND, TaskTable},
 };
-use crate::{container::Container, outputs::Outputs, process::Exit, reachable, wdl};
+use crate::{container::Container, outputs::Outputs, process::Exit, reachable, state::Saved, wdl};
 
 /// `miniwdl run`.
 pub(super) struct Miniwdl;
 
-/// The folder of the run, below the engine's own, and that of its outputs in it.
+/// The folder of the run, below the engine's own, and that of its outputs in it. A run that goes on
+/// has the folders of those before it beside its own.
 const RUN: &str = "miniwdl";
 const OUTPUTS: &str = "out";
+
+/// The call cache, below the engine's own folder: which calls have been done, and where their
+/// outputs are.
+const CALLS: &str = "calls";
+const CALLS_BELOW: &str = "state/calls/";
 
 /// The most tasks whose commands are waited for.
 const MAX_WAITING: usize = 10_000;
@@ -94,7 +99,7 @@ impl Engine for Miniwdl {
             "--error-json".to_owned(),
             "--dir".to_owned(),
             // With a dot at its end it is the folder itself, not one with the time as its name in it.
-            format!("{}/.", order.state.join(RUN).display()),
+            format!("{}/.", run_folder(order).display()),
             "--input".to_owned(),
             Order::INPUTS.to_owned(),
             // A relative path with a colon could be a URL.
@@ -110,20 +115,23 @@ impl Engine for Miniwdl {
             Container::Singularity => "singularity",
             Container::None => "bare",
         };
+        // Within a run that begins, calls with the same inputs are calls of their own.
+        let get = if order.resumed { "true" } else { "false" };
         vec![
             ("MINIWDL__SCHEDULER__CONTAINER_BACKEND".into(), backend.into()),
             // Otherwise it wants sudo for podman.
             ("MINIWDL__PODMAN__EXE".into(), r#"["podman"]"#.into()),
+            ("MINIWDL__CALL_CACHE__DIR".into(), order.state.join(CALLS).into()),
+            ("MINIWDL__CALL_CACHE__GET".into(), get.into()),
+            ("MINIWDL__CALL_CACHE__PUT".into(), "true".into()),
             // A cache would be shared by all runs.
-            ("MINIWDL__CALL_CACHE__GET".into(), "false".into()),
-            ("MINIWDL__CALL_CACHE__PUT".into(), "false".into()),
             ("MINIWDL__DOWNLOAD_CACHE__GET".into(), "false".into()),
             ("MINIWDL__DOWNLOAD_CACHE__PUT".into(), "false".into()),
         ]
     }
 
     fn results(&self, order: &Order<'_>) -> Results {
-        Results::Folder(order.state.join(RUN).join(OUTPUTS))
+        Results::Folder(run_folder(order).join(OUTPUTS))
     }
 
     fn failure(&self, exit: Exit, stderr: &str) -> String {
@@ -149,8 +157,29 @@ impl Engine for Miniwdl {
     }
 
     fn tasks(&self, order: &Order<'_>) -> (TaskLog, Box<dyn TaskParser>) {
-        let tasks = MiniwdlTasks { run: order.state.join(RUN), ..MiniwdlTasks::default() };
+        let tasks = MiniwdlTasks { run: run_folder(order), ..MiniwdlTasks::default() };
         (TaskLog::Stderr, Box::new(tasks))
+    }
+
+    fn saved(&self, order: &Order<'_>) -> Option<Saved> {
+        Some(Saved {
+            folders: vec![order.state.to_owned()],
+            left_out: |_| false,
+            is_guard: |path| path.starts_with(CALLS_BELOW),
+        })
+    }
+}
+
+/// The first folder for a run that there is not yet: miniwdl makes it when it starts.
+fn run_folder(order: &Order<'_>) -> PathBuf {
+    let mut number = 1;
+    loop {
+        let name = if number == 1 { RUN.to_owned() } else { format!("{RUN}-{number}") };
+        let folder = order.state.join(name);
+        if !folder.exists() {
+            return folder;
+        }
+        number += 1;
     }
 }
 
@@ -306,9 +335,8 @@ impl TaskParser for MiniwdlTasks {
 /// Reads a text file below `root`, unless it is longer than a command line that is kept. A task may
 /// have put a link in the place of a folder above it, too.
 fn read_below(root: &Path, path: &Path) -> Option<String> {
-    let file = reachable::open(path).ok()?;
-    let real = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
-    if !real.starts_with(root) || file.metadata().ok()?.len() > MAX_COMMAND as u64 {
+    let file = reachable::open_below(root, path).ok()?;
+    if file.metadata().ok()?.len() > MAX_COMMAND as u64 {
         return None;
     }
     let mut text = String::new();

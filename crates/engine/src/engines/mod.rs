@@ -23,7 +23,7 @@ use stepwes_core::{
     task::{EngineOutputs, Task},
 };
 
-use crate::{container::Container, outputs::Outputs, process::Exit};
+use crate::{container::Container, outputs::Outputs, process::Exit, state::Saved};
 
 /// Every engine that a task can run; `stepwes_core::engines::KNOWN` says it to the service.
 const ENGINES: [&dyn Engine; 7] = [
@@ -63,6 +63,8 @@ pub(crate) struct Order<'a> {
     pub(crate) outdir: &'a Path,
     /// A folder for what the engine keeps while it runs, absolute.
     pub(crate) state: &'a Path,
+    /// Whether the engine goes on where it was: what it has saved is back in its place.
+    pub(crate) resumed: bool,
     /// How containers are run.
     pub(crate) container: Container,
     /// The variables of the engine's environment by which AWS's SDKs find credentials that only
@@ -165,6 +167,17 @@ pub(crate) trait Engine: Sync {
     /// Where it leaves its outputs.
     fn results(&self, order: &Order<'_>) -> Results {
         Results::Folder(order.outdir.to_owned())
+    }
+
+    /// What is saved of it while it is at work, for those that can go on from it
+    /// (`stepwes_core::engines::resumes`).
+    fn saved(&self, _order: &Order<'_>) -> Option<Saved> {
+        None
+    }
+
+    /// Whether what was saved, which is back in its place, is something to go on from.
+    fn can_go_on(&self, _order: &Order<'_>) -> bool {
+        true
     }
 
     /// Whether an exit code means that the workflow is complete.
@@ -280,6 +293,85 @@ mod tests {
     use stepwes_core::engines::KNOWN;
 
     use super::*;
+
+    #[test]
+    fn the_service_knows_which_engines_can_go_on_and_these_do() {
+        let none = Map::new();
+        let mut order = Order {
+            defaults: &none,
+            parameters: &none,
+            workflow: "w",
+            fragment: None,
+            execution: Path::new("/w/execution"),
+            outdir: Path::new("/w/outputs"),
+            state: Path::new("/w/state"),
+            resumed: false,
+            container: Container::Docker,
+            aws: &[],
+        };
+        for (known, engine) in KNOWN.iter().zip(ENGINES) {
+            assert_eq!(engine.saved(&order).is_some(), known.resumes, "{}", known.program);
+            order.resumed = false;
+            let of = |order: &Order<'_>| {
+                let command = engine.command(order).expect("a command");
+                (command, engine.environment(order, Path::new("/bin/x")))
+            };
+            let before = of(&order);
+            order.resumed = true;
+            assert_eq!(of(&order) != before, known.resumes, "{}", known.program);
+        }
+    }
+
+    #[test]
+    fn records_are_saved_and_locks_are_not() {
+        let of = |name: &str, kind: &str| {
+            let none = Map::new();
+            let order = Order {
+                defaults: &none,
+                parameters: &none,
+                workflow: "w",
+                fragment: None,
+                execution: Path::new("/w/execution"),
+                outdir: Path::new("/w/outputs"),
+                state: Path::new("/w/state"),
+                resumed: false,
+                container: Container::None,
+                aws: &[],
+            };
+            find(name, kind).and_then(|engine| engine.saved(&order)).expect("it is saved")
+        };
+        for (name, kind, guard, saved, left_out) in [
+            (
+                "toil",
+                "CWL",
+                "state/jobstore/jobs/x/job",
+                "state/jobstore/files/a",
+                "state/messages",
+            ),
+            (
+                "toil",
+                "WDL",
+                "state/jobstores-a/shared/x",
+                "state/jobstores-a/stats",
+                "state/toilwf-1",
+            ),
+            ("toil", "PY", "state/jobstore/shared/x", "execution/made", "execution/__pycache__"),
+            ("miniwdl", "WDL", "state/calls/t/d/i.json", "state/miniwdl/call-a/work/x", ""),
+            (
+                "snakemake",
+                "SMK",
+                "execution/.snakemake/incomplete/YQ==",
+                "execution/results/a",
+                "execution/.snakemake/locks",
+            ),
+            ("nextflow", "NFL", "state/nextflow/cache/db", "state/work/ab/cd/x", "state/trace.txt"),
+        ] {
+            let Saved { left_out: is_left_out, is_guard, .. } = of(name, kind);
+            assert!(is_guard(guard) && !is_left_out(guard), "{name}: {guard}");
+            assert!(!is_guard(saved) && !is_left_out(saved), "{name}: {saved}");
+            assert_eq!(is_left_out(left_out), !left_out.is_empty(), "{name}: {left_out}");
+        }
+    }
 
     #[test]
     fn the_service_knows_the_engines_that_a_task_can_run_and_no_others() {

@@ -14,7 +14,7 @@ use super::{
     },
     tasks::TaskTable,
 };
-use crate::{container::Container, process::Exit};
+use crate::{container::Container, process::Exit, state::Saved};
 
 /// `nextflow run`.
 pub(super) struct Nextflow;
@@ -25,6 +25,14 @@ const WORK: &str = "work";
 const TRACE: &str = "trace.txt";
 const LOG_FILE: &str = "nextflow.log";
 const HOME: &str = "nextflow";
+
+/// Its cache of tasks and its history of runs, as paths below the work folder; what `-resume` looks
+/// into (<https://docs.seqera.io/nextflow/cache-and-resume>).
+const RECORDS: [&str; 2] = ["state/nextflow/", "execution/.nextflow/"];
+
+/// Of the engine's own folder only these are of use to another attempt: a trace that is there already
+/// is an error.
+const KEPT: [&str; 2] = ["nextflow", "work"];
 
 const TOLD: Rule = Rule::Refused("the service keeps its runs to itself");
 
@@ -126,6 +134,9 @@ impl Engine for Nextflow {
         let mut command: Vec<_> =
             [self.program(), "-log", &at(LOG_FILE), "run"].map(str::to_owned).to_vec();
         command.extend(chosen);
+        if order.resumed {
+            command.push("-resume".to_owned());
+        }
         let runtime = match order.container {
             Container::Docker => Some("-with-docker"),
             Container::Podman => Some("-with-podman"),
@@ -161,6 +172,14 @@ impl Engine for Nextflow {
         variables
     }
 
+    fn saved(&self, order: &Order<'_>) -> Option<Saved> {
+        Some(Saved {
+            folders: vec![order.state.to_owned(), order.execution.to_owned()],
+            left_out,
+            is_guard,
+        })
+    }
+
     fn results(&self, _order: &Order<'_>) -> Results {
         Results::Execution { own: |path| path.starts_with(".nextflow") || path == WORK }
     }
@@ -183,6 +202,15 @@ impl Engine for Nextflow {
     fn tasks(&self, order: &Order<'_>) -> (TaskLog, Box<dyn TaskParser>) {
         (TaskLog::File(order.state.join(TRACE)), Box::<TraceTasks>::default())
     }
+}
+
+fn left_out(path: &str) -> bool {
+    let own = path.strip_prefix("state/").and_then(|own| own.split('/').next());
+    own.is_some_and(|name| !KEPT.contains(&name))
+}
+
+fn is_guard(path: &str) -> bool {
+    RECORDS.iter().any(|records| path.starts_with(records))
 }
 
 /// Why Nextflow failed. Of a process it writes `Caused by:`, and the reason in the next line; of
@@ -312,6 +340,7 @@ mod tests {
             execution: Path::new("/w/execution"),
             outdir: Path::new("/w/outputs"),
             state: Path::new("/w/state"),
+            resumed: false,
             container,
             aws: &[],
         };

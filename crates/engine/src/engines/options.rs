@@ -290,6 +290,7 @@ mod tests {
             execution: here,
             outdir: here,
             state: here,
+            resumed: false,
             container: Container::None,
             aws: &[],
         };

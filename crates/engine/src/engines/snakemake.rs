@@ -15,7 +15,7 @@ use super::{
     python_is_broken,
     tasks::{MAX_COMMAND, TaskTable},
 };
-use crate::{container::Container, process::Exit};
+use crate::{container::Container, process::Exit, state::Saved};
 
 /// `snakemake`.
 pub(super) struct Snakemake;
@@ -25,6 +25,11 @@ const OWN: &str = ".snakemake";
 
 /// The file that Snakemake puts into output folders.
 const TIMESTAMP: &str = ".snakemake_timestamp";
+/// The same, as a path below the work folder, and what of it another attempt goes on from: which
+/// files are done, by which inputs and rules, and which are only begun. Its locks would keep the next
+/// one out, and the rest is made again.
+const OWN_BELOW: &str = "execution/.snakemake/";
+const RECORDS: [&str; 2] = ["metadata", "incomplete"];
 
 /// How the line ends that tells the exit code of a rule's command.
 const EXIT_STATUS: &str = "returned non-zero exit status ";
@@ -243,6 +248,9 @@ impl Engine for Snakemake {
             format!("--snakefile={}", order.workflow),
             format!("--configfile={}", Order::INPUTS),
         ]);
+        if order.resumed {
+            command.push("--rerun-incomplete".to_owned());
+        }
         Ok(command)
     }
 
@@ -253,6 +261,10 @@ impl Engine for Snakemake {
 
     fn results(&self, _order: &Order<'_>) -> Results {
         Results::Execution { own: is_own }
+    }
+
+    fn saved(&self, order: &Order<'_>) -> Option<Saved> {
+        Some(Saved { folders: vec![order.execution.to_owned()], left_out, is_guard })
     }
 
     fn failure(&self, exit: Exit, stderr: &str) -> String {
@@ -275,6 +287,18 @@ impl Engine for Snakemake {
 /// old an output is that is a folder.
 fn is_own(path: &str) -> bool {
     path == OWN || path.rsplit('/').next() == Some(TIMESTAMP) || is_byte_code(path)
+}
+
+fn is_guard(path: &str) -> bool {
+    let own = path.strip_prefix(OWN_BELOW).and_then(|own| own.split_once('/'));
+    own.is_some_and(|(folder, _)| RECORDS.contains(&folder))
+}
+
+fn left_out(path: &str) -> bool {
+    is_byte_code(path)
+        || path
+            .strip_prefix(OWN_BELOW)
+            .is_some_and(|own| !RECORDS.contains(&own.split('/').next().unwrap_or_default()))
 }
 
 /// Why Snakemake failed: the first rule that did and its command's exit code, else the first error
@@ -533,6 +557,7 @@ mod tests {
             execution: here,
             outdir: here,
             state: here,
+            resumed: false,
             container,
             aws: &[],
         };

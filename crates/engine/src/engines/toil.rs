@@ -26,7 +26,7 @@ use super::{
     python_is_broken,
     toil_bus::BusTasks,
 };
-use crate::{container::Container, cwl, outputs::Outputs, process::Exit, wdl};
+use crate::{container::Container, cwl, outputs::Outputs, process::Exit, state::Saved, wdl};
 
 /// Toil, by the workflow type that it runs.
 pub(super) enum Toil {
@@ -43,6 +43,15 @@ const BUS: &str = "messages";
 /// The job store when a request names none, and the folder of those that it names.
 const JOB_STORE: &str = "jobstore";
 const NAMED_JOB_STORES: &str = "jobstores";
+
+/// Either of them, as a path below the work folder; and what in a job store says which jobs there
+/// are (`toil.jobStores.fileJobStore`).
+const STATE: &str = "state/";
+const STORES_BELOW: &str = "state/jobstore";
+const RECORDS: [&str; 2] = ["jobs", "shared"];
+
+/// What is in a job store once the workflow has begun (`rootJobStoreIDFileName`).
+const ROOT_JOB: &str = "shared/rootJobStoreID";
 
 const TOLD: Rule = Rule::Refused("the service keeps its runs to itself");
 
@@ -276,7 +285,8 @@ const WDL_OPTIONS: Rules = Rules::new("toil-wdl-runner", &[COMMON, WDL]);
 const PYTHON_OPTIONS: Rules = Rules::new("toil", &[COMMON]).with_workflow_options();
 
 /// Toil's `sort_options`: a job store that the request names is taken out for its own place, and the
-/// default one is cleaned up unless something else is asked for. Without its two errors: an option
+/// default one is cleaned up unless something else is asked for; but only of a workflow that
+/// succeeded (Toil has `always`), since from the others it can go on. Without its two errors: an option
 /// beside one that is taken out stays, and `--clean` of the request's holds. Gives the options, and
 /// the job store's path.
 ///
@@ -301,11 +311,14 @@ fn sort(rules: &Rules, order: &Order<'_>) -> Result<(Vec<String>, PathBuf), Stri
         Some(store) => named_store(order, &store)?,
         None => {
             if !clean {
-                options.push("--clean=always".to_owned());
+                options.push("--clean=onSuccess".to_owned());
             }
             order.state.join(JOB_STORE)
         }
     };
+    if order.resumed {
+        options.push("--restart".to_owned());
+    }
     options.push(format!("--writeMessages={}", order.state.join(BUS).display()));
     Ok((options, store))
 }
@@ -421,6 +434,16 @@ fn is_consequence(text: &str) -> bool {
     .any(|start| text.starts_with(start))
 }
 
+fn left_out(path: &str) -> bool {
+    is_byte_code(path) || path.starts_with(STATE) && !path.starts_with(STORES_BELOW)
+}
+
+fn is_guard(path: &str) -> bool {
+    let in_store = path.strip_prefix(STORES_BELOW).and_then(|rest| rest.split_once('/'));
+    let folder = in_store.and_then(|(_, below)| below.split('/').next());
+    folder.is_some_and(|folder| RECORDS.contains(&folder))
+}
+
 impl Engine for Toil {
     fn name(&self) -> &'static str {
         "toil"
@@ -473,6 +496,25 @@ impl Engine for Toil {
             Self::Cwl | Self::Wdl => Results::Folder(order.outdir.to_owned()),
             Self::Python => Results::Execution { own: is_byte_code },
         }
+    }
+
+    fn saved(&self, order: &Order<'_>) -> Option<Saved> {
+        let mut folders = vec![order.state.to_owned()];
+        if matches!(self, Self::Python) {
+            // Its outputs are wherever its jobs write them.
+            folders.push(order.execution.to_owned());
+        }
+        Some(Saved { folders, left_out, is_guard })
+    }
+
+    /// A job store without a root job cannot be restarted from: nothing has been done yet.
+    fn can_go_on(&self, order: &Order<'_>) -> bool {
+        let rules = match self {
+            Self::Cwl => &CWL_OPTIONS,
+            Self::Wdl => &WDL_OPTIONS,
+            Self::Python => &PYTHON_OPTIONS,
+        };
+        sort(rules, order).is_ok_and(|(_, store)| store.join(ROOT_JOB).exists())
     }
 
     fn failure(&self, exit: Exit, stderr: &str) -> String {
@@ -588,6 +630,7 @@ mod tests {
             execution: Path::new("/w/execution"),
             outdir: Path::new("/w/outputs"),
             state: Path::new("/w/state"),
+            resumed: false,
             container,
             aws: &[],
         };
@@ -619,9 +662,9 @@ mod tests {
     #[test]
     fn the_default_job_store_is_cleaned_up_unless_the_request_says_otherwise() {
         let options = |given| ordered(&Toil::Cwl, "a", &given, Container::None).expect("a command");
-        assert!(options(json!({})).contains(" --clean=always "));
+        assert!(options(json!({})).contains(" --clean=onSuccess "));
         assert!(options(json!({})).contains(" --jobStore=file:/w/state/jobstore a "));
-        assert!(!options(json!({"--clean": "never"})).contains("always"));
+        assert!(!options(json!({"--clean": "never"})).contains("onSuccess"));
         assert!(!options(json!({"--jobStore": "s"})).contains("--clean"));
     }
 
@@ -642,7 +685,7 @@ mod tests {
         assert_eq!(
             ordered(&Toil::Python, "-w.py", &json!({"--who": "a b"}), Container::Docker).as_deref(),
             Ok(
-                "python ./-w.py --who=a b --clean=always --writeMessages=/w/state/messages file:/w/state/jobstore"
+                "python ./-w.py --who=a b --clean=onSuccess --writeMessages=/w/state/messages file:/w/state/jobstore"
             )
         );
         for option in ["--batchSys", "--jobSt", "--workDir", "-p"] {
@@ -659,7 +702,7 @@ mod tests {
         assert_eq!(
             command.as_deref(),
             Ok(
-                "toil-wdl-runner --container=docker --clean=always --writeMessages=/w/state/messages --outputDirectory=/w/outputs --jobStore=file:/w/state/jobstore /w/execution/a: b.wdl wes_inputs.json"
+                "toil-wdl-runner --container=docker --clean=onSuccess --writeMessages=/w/state/messages --outputDirectory=/w/outputs --jobStore=file:/w/state/jobstore /w/execution/a: b.wdl wes_inputs.json"
             )
         );
         let refused = ordered(&Toil::Wdl, "a.wdl", &json!({}), Container::None);
@@ -750,6 +793,7 @@ mod tests {
             execution: &root,
             outdir: &root,
             state: &root,
+            resumed: false,
             container: Container::None,
             aws: &[],
         };

@@ -441,7 +441,11 @@ impl Ecs {
             self.kill_all(&id, None).await;
             let folder = self.folder(&id);
             // What cannot be removed is only lost space.
-            let _ = spawn_blocking(move || remove_tree(&folder)).await;
+            let _ = spawn_blocking(move || {
+                remove_work(&folder);
+                remove_tree(&folder);
+            })
+            .await;
         }
     }
 
@@ -577,7 +581,7 @@ impl Ecs {
         let folder = self.folder(id);
         let recorded = spawn_blocking(move || {
             let recorded = process::recorded_exit(&folder);
-            remove_tree(&folder.join(file::WORK));
+            remove_work(&folder);
             recorded
         });
         // Without a record the process was killed, as far as anybody can tell.
@@ -655,7 +659,10 @@ impl Ecs {
             .map(|(name, value)| (name.into(), value.clone()))
             .collect();
         let mut set = |name: &str, value: OsString| environment.push((name.into(), value));
-        set(env::WORK_DIR, folder.join(file::WORK).into());
+        // Not below the task's folder: the attempts of a run, and those that go on from it, work in
+        // one place, whichever task it is.
+        set(env::WORK_DIR, self.definition.dir.join(file::WORK).into());
+        set(env::WORK_LINK, folder.join(file::WORK).into());
         set(env::EXIT_FILE, folder.join(file::EXIT).into());
         // Among what is in it is the key to everything here.
         set(env::SANDBOX_HIDES, self.definition.dir.clone().into());
@@ -696,6 +703,20 @@ async fn reap(mut child: Child) -> Option<i32> {
             None
         }
         Err(_) => None,
+    }
+}
+
+/// Removes what a task that is gone worked in, unless another one has taken it over by now.
+fn remove_work(folder: &std::path::Path) {
+    let link = folder.join(file::WORK);
+    let Some(work) = process::work_of(folder) else { return };
+    // The engine task locks it for as long as it works there.
+    let there = std::fs::File::open(&work).ok().filter(|there| there.try_lock().is_ok());
+    if there.is_some() {
+        remove_tree(&work);
+    }
+    if let Err(error) = std::fs::remove_file(&link) {
+        tracing::warn!(error = &error as &dyn std::error::Error, link = %link.display(), "a task's link stays");
     }
 }
 

@@ -74,7 +74,7 @@ pub(crate) mod file {
     pub(crate) const EXIT: &str = "exit.json";
     /// Holds its pid, and is locked for as long as it lives.
     pub(crate) const ALIVE: &str = "alive";
-    /// Where it works.
+    /// A link to where it works; and the folder of all such places, beside that of the tasks.
     pub(crate) const WORK: &str = "work";
 }
 
@@ -83,7 +83,7 @@ pub(crate) mod file {
 /// can tell whether it was started, and whether it lives, whenever this process is killed.
 #[expect(unsafe_code, reason = "a new session can only be made between fork and exec")]
 pub(crate) fn start(program: &Program) -> io::Result<Child> {
-    fs::create_dir_all(program.folder.join(file::WORK))?;
+    fs::create_dir_all(&program.folder)?;
     let log = OpenOptions::new()
         .create(true)
         .append(true)
@@ -298,6 +298,8 @@ pub(crate) fn kill_all(folder: &Path, leader: Option<ProcessId>) {
 fn members(folder: &Path, leader: Option<ProcessId>) -> Vec<i32> {
     let own = getpid().as_raw();
     let Ok(processes) = fs::read_dir(proc()) else { return Vec::new() };
+    let mut folders = vec![folder.to_owned()];
+    folders.extend(work_of(folder));
     // While the leader is there, be it as a zombie, its number names its session and no other.
     let session = leader.filter(|leader| {
         let now = Stat::read(&proc(), leader.pid).map(|stat| stat.start_time);
@@ -309,15 +311,22 @@ fn members(folder: &Path, leader: Option<ProcessId>) -> Vec<i32> {
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
         .filter(|pid| *pid != own)
-        .filter(|pid| is_of_session(*pid) || works_in(*pid, folder, leader))
+        .filter(|pid| is_of_session(*pid) || works_in(*pid, &folders, leader))
         .filter(|pid| identify(&proc(), *pid).is_some())
         .collect()
 }
 
-/// Whether the process is one of this user that was started in the task: it works in the task's
-/// folder, or has its temporary folder there, and is too young to be another's. A person who looks
-/// at the folder in a shell has a terminal, which no task has.
-fn works_in(pid: i32, folder: &Path, leader: Option<ProcessId>) -> bool {
+/// The folder that the task with this folder works in, if it has made one: one of those that are made
+/// for that, wherever the link may lead by now.
+pub(crate) fn work_of(folder: &Path) -> Option<PathBuf> {
+    let all = folder.parent()?.parent()?.join(file::WORK).canonicalize().ok()?;
+    fs::read_link(folder.join(file::WORK)).ok().filter(|work| work.parent() == Some(&all))
+}
+
+/// Whether the process is one of this user that was started in the task: it works in one of the
+/// task's folders, or has its temporary folder there, and is too young to be another's. A person who
+/// looks at the folder in a shell has a terminal, which no task has.
+fn works_in(pid: i32, folders: &[PathBuf], leader: Option<ProcessId>) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     let process = proc().join(pid.to_string());
     let is_own = fs::metadata(&process)
@@ -327,11 +336,12 @@ fn works_in(pid: i32, folder: &Path, leader: Option<ProcessId>) -> bool {
     if stat.has_terminal || stat.start_time < since {
         return false;
     }
-    fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd.starts_with(folder))
+    let is_below = |path: &Path| folders.iter().any(|folder| path.starts_with(folder));
+    fs::read_link(process.join("cwd")).is_ok_and(|cwd| is_below(&cwd))
         || fs::read(process.join("environ")).is_ok_and(|text| {
             text.split(|byte| *byte == 0)
                 .filter_map(|variable| variable.strip_prefix(b"TMPDIR="))
-                .any(|value| Path::new(OsStr::from_bytes(value)).starts_with(folder))
+                .any(|value| is_below(Path::new(OsStr::from_bytes(value))))
         })
 }
 
@@ -433,9 +443,12 @@ mod tests {
         let root = fs::canonicalize(folder.path()).expect("there");
         let script = "left() { echo $! > $1; }\n\
             setsid sleep 600 & left cwd\n\
-            (cd / && TMPDIR=$PWD_OF_TASK/work exec setsid sleep 600) & left tmpdir\n\
+            mkdir -p ../../work/x && ln -s $(realpath ../../work/x) work\n\
+            (cd work && exec setsid sleep 600) & left link\n\
+            (cd / && TMPDIR=$PWD_OF_TASK/tmp exec setsid sleep 600) & left tmpdir\n\
             (cd / && exec sleep 600) & left session";
-        let mut program = program(&root, script);
+        fs::create_dir(root.join("tasks")).expect("made");
+        let mut program = program(&root.join("tasks"), script);
         let task = program.folder.clone();
         program.environment.push(("PWD_OF_TASK".into(), task.clone().into()));
         let mut child = start(&program).expect("started");
@@ -451,7 +464,7 @@ mod tests {
             std::thread::yield_now();
         }
         let is_alive = |pid: i32| identify(&proc(), pid).is_some();
-        let names = ["cwd", "tmpdir", "session"];
+        let names = ["cwd", "link", "tmpdir", "session"];
         assert!(names.iter().all(|name| is_alive(left(name))));
         // A number that is another's by now is not looked at, nor is one that nobody has.
         let another = ProcessId { pid: leader.pid, start_time: Some(u64::MAX) };
