@@ -71,7 +71,7 @@ PATTERNS = {
 }
 # Patterns that stand for whole numbers from one to another.
 RANGES = {
-    "MaxTaskDisk": (30, 200), "RunTimeoutSeconds": (60, 864000), "IdempotencyDays": (1, 90), "RunDays": (0, 36500), "ReconcileGraceSeconds": (60, 86400),
+    "MaxTaskDisk": (30, 200), "RunTimeoutSeconds": (60, 864000), "IdempotencyDays": (1, 90), "MaxRuns": (0, 10000), "RunDays": (0, 36500), "ReconcileGraceSeconds": (60, 86400),
 }
 PATTERNS |= {
     name: ([(str(low), {}), (str(high), {})], ["", str(low - 1), str(high + 1), f"{low}.5", f"0{low}", " 70", "many"])

@@ -107,7 +107,7 @@ class Sources:
     """Every crate that may run in AWS, by its name."""
 
     # Types of ours that hold a client, by the names of fields that hold them.
-    HOLDERS = ("RunStore", "Objects", "Tasks", "Finisher", "Executions", "Caller")
+    HOLDERS = ("RunStore", "Objects", "Tasks", "Finisher", "Executions", "Queue", "Caller")
 
     def __init__(self):
         members = re.findall(r'"((?:crates|functions)/\w+)"', (ROOT / "Cargo.toml").read_text())

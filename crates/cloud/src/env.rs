@@ -51,6 +51,16 @@ where
     })
 }
 
+/// How many runs may be at work at once (`STEPWES_MAX_RUNS`, 0 to 10,000; 0, and so `None`, for as
+/// many as there are).
+///
+/// # Errors
+/// [`SettingError::Unreadable`] when it is no number or not within its range.
+pub fn max_runs() -> Result<Option<u32>, SettingError> {
+    let limit = bounded("STEPWES_MAX_RUNS", 0, 0..=10_000)?;
+    Ok((limit > 0).then_some(limit))
+}
+
 /// The number in `name`, `default` when it is not set.
 ///
 /// # Errors

@@ -12,6 +12,7 @@ pub mod lambda;
 pub mod lambda_events;
 pub mod object_version;
 pub mod objects;
+pub mod queue;
 pub mod sdk;
 pub mod step;
 

@@ -47,7 +47,7 @@ impl RunId {
     #[must_use]
     pub fn first_since(time: DateTime<Utc>) -> Option<Self> {
         let mut ms = time.timestamp_millis();
-        if time.timestamp_subsec_nanos() % 1_000_000 > 0 {
+        if !time.timestamp_subsec_nanos().is_multiple_of(1_000_000) {
             ms += 1;
         }
         let ms = u128::try_from(ms.max(0)).ok()?;
@@ -90,6 +90,15 @@ impl FromStr for RunId {
     }
 }
 
+/// Where a run stands while it has not ended, in a service that limits how many runs are at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// It waits, QUEUED, for a slot.
+    Waiting,
+    /// It has this one of the slots, from 0, until it ends.
+    Slot(u32),
+}
+
 /// A run's item in the table, without the request, parameters and outputs, which lie in S3.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
@@ -103,6 +112,9 @@ pub struct Run {
     pub version: u64,
     /// The present attempt, from 1; 0 before the first.
     pub attempt: u32,
+    /// Whether it waits, or has a slot; `None` where the number of runs at work has no limit, and
+    /// for a run that has ended.
+    pub place: Option<Place>,
     /// The secret that the present attempt's task shows.
     pub token: Option<AttemptToken>,
     /// The ECS task that claimed the present attempt.

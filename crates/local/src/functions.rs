@@ -31,6 +31,7 @@ pub(crate) fn submit(
     options: &ServeOptions,
     resources: ResourceBounds,
     engines: Engines,
+    max_runs: u32,
 ) -> stepwes_submit::State {
     stepwes_submit::State::new(
         aws,
@@ -46,6 +47,7 @@ pub(crate) fn submit(
                 ..stepwes_submit::Limits::default()
             },
             idempotency: TimeDelta::days(stepwes_submit::Settings::IDEMPOTENCY_DAYS.into()),
+            max_runs: Some(max_runs),
             callers: options.callers(),
             trigger_buckets: vec![arn::BUCKET.to_owned()],
         },
@@ -60,6 +62,7 @@ pub(crate) fn invoked(
     resources: ResourceBounds,
     submit: &Submit,
     faults: Option<&Arc<Injector>>,
+    max_runs: u32,
 ) -> Result<Functions, ServeError> {
     let submit = Arc::clone(submit);
     let clock = |function: &str| -> Arc<dyn Clock> {
@@ -106,6 +109,7 @@ pub(crate) fn invoked(
             state_machine_arn: arn::STATE_MACHINE.to_owned(),
             grace_seconds: seconds(options.reconcile_grace, MAX_GRACE_SECONDS),
             retention_days: 0,
+            max_runs: Some(max_runs),
         },
         aws,
         clock(name::RECONCILE),

@@ -42,8 +42,8 @@ pub struct ServeOptions {
     /// Options that are passed to engines unless a request says otherwise: the engine's name, the
     /// option, and its value when it takes one.
     pub engine_defaults: Vec<(String, String, Option<String>)>,
-    /// How many engine tasks run at once, the others wait; the number of cores, at least 2, when
-    /// none.
+    /// How many runs are at work at once, the others wait, QUEUED; the number of cores, at least 2,
+    /// when none.
     pub max_engines: Option<NonZeroUsize>,
     /// How engines get containers: `auto`, `docker`, `singularity`, `podman` or `none`.
     pub container: String,

@@ -67,6 +67,8 @@ const TASKS_PATIENCE: Duration = Duration::from_millis(500);
 /// How long an engine that has ended waits with its finished work for a server to take it: one may
 /// well be started again only after a holiday.
 const TASKS_WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The most runs that work at once, whatever was asked for: what one look at the slots holds.
+const MOST_SLOTS: u32 = 10_000;
 /// How often expired items are deleted.
 const SWEEP_EVERY: Duration = Duration::from_secs(300);
 /// How often stopped tasks, ended executions and abandoned uploads are forgotten.
@@ -96,7 +98,7 @@ pub struct Server {
 pub struct LeftRunning {
     /// The tasks whose processes live on. They report to the next server of the folder.
     pub tasks: Vec<LeftTask>,
-    /// How many tasks wait for a slot; the next server starts them.
+    /// How many runs, and tasks of runs, wait for room; the next server starts them.
     pub waiting: usize,
 }
 
@@ -185,12 +187,14 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
 
     let capacity = Capacity::of(&dir).map_err(internal)?;
     let resources = functions::bounds(&options, capacity);
-    let mut submit = functions::submit(&aws, &options, resources, known);
+    let max_runs = u32::try_from(slots).unwrap_or(u32::MAX).min(MOST_SLOTS);
+    let mut submit = functions::submit(&aws, &options, resources, known, max_runs);
     if let Some(faults) = &faults {
         submit.clock = faults.clock(name::SUBMIT);
     }
     let submit = Arc::new(RwLock::new(submit));
-    let functions = functions::invoked(&aws, &options, resources, &submit, faults.as_ref())?;
+    let functions =
+        functions::invoked(&aws, &options, resources, &submit, faults.as_ref(), max_runs)?;
     let functions = Arc::new(functions);
     let definition = Definition {
         environment: task_environment(&options, &internal_url, &principals, &search),
@@ -282,7 +286,7 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
         ask_for_versions(found, search, &life, &public, move |found, url| {
             // The options were good when the server started.
             let known = engines::engines(found, &options).ok()?;
-            let known = functions::submit(&aws, &options, resources, known);
+            let known = functions::submit(&aws, &options, resources, known, max_runs);
             *submit.write().unwrap_or_else(PoisonError::into_inner) = known;
             Some(functions::api(&aws, &options, resources, &submit, url))
         });
@@ -358,6 +362,8 @@ impl Server {
     /// running. They repeat their reports until the next server of the folder takes them.
     pub async fn shutdown(self) -> LeftRunning {
         self.public_http.stop(REQUESTS_PATIENCE).await;
+        let waiting =
+            self.aws.store(arn::TABLE).waiting(MOST_SLOTS as usize).await.unwrap_or_default();
         self.ecs.close();
         self.life.end().await;
         self.internal_http.stop(TASKS_PATIENCE).await;
@@ -368,7 +374,7 @@ impl Server {
                 Some(LeftTask { run_id: task.run_id().map(str::to_owned), pid: task.process?.pid })
             })
             .collect();
-        LeftRunning { waiting: live.len() - tasks.len(), tasks }
+        LeftRunning { waiting: waiting.len() + live.len() - tasks.len(), tasks }
     }
 
     /// Cancels every run that has not ended, and waits until all have. `progress` is told how many
@@ -390,6 +396,8 @@ impl Server {
                     .map_err(|error| ServeError::Internal(error.into()))?;
                 left.extend(runs);
             }
+            let waiting = store.waiting(STOPPED_AT_ONCE as usize).await;
+            left.extend(waiting.map_err(|error| ServeError::Internal(error.into()))?);
             if told != Some(left.len()) {
                 progress(left.len());
                 told = Some(left.len());
@@ -603,7 +611,7 @@ fn task_environment(
     environment
 }
 
-/// Tells reconcile of each execution that ended otherwise than well.
+/// Tells reconcile of each execution that ended: others may wait for that.
 fn on_end(functions: &Arc<Functions>, calls: &Arc<Calls>, life: &Life) -> states::EndedHook {
     let (functions, calls, life) = (Arc::clone(functions), Arc::clone(calls), life.clone());
     Arc::new(move |event| {

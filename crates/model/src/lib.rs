@@ -21,6 +21,7 @@ mod graph;
 mod losses;
 mod machine;
 mod properties;
+mod queue;
 mod table;
 mod task;
 mod world;
@@ -30,6 +31,7 @@ use stateright::{Model, Property};
 pub use bounds::{Bounds, Bug};
 pub use graph::{Graph, Stuck};
 pub use properties::Rule;
+pub use queue::{Queue, QueueAction, QueueBounds, QueueBug, QueueWorld};
 pub use world::{Action, Doable, Fault, Then, World};
 
 use losses::Losses;

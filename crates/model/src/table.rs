@@ -94,6 +94,7 @@ impl Item {
             state: self.state,
             version: self.version.into(),
             attempt: self.attempt.into(),
+            place: None,
             token: (self.attempt > 0).then(|| token(self.attempt)),
             task_arn: self.holder.map(arn),
             summary: RequestSummary::default(),
@@ -236,6 +237,7 @@ pub(crate) fn existing(
             expires_at: DateTime::UNIX_EPOCH,
         }),
         trace: None,
+        waits: false,
     };
     let run = item.map(|item| Run { run_id: id(own), ..item.run() });
     let used = key.map(|run| IdempotentRun { run_id: id(run), fingerprint: String::new() });

@@ -7,7 +7,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use stepwes_core::{
     caller_token::SecretDigest,
     resources::Resources,
-    run::{RequestSummary, Run, RunId},
+    run::{Place, RequestSummary, Run, RunId},
     run_state::RunState,
     token::AttemptToken,
     trace::TraceParent,
@@ -60,6 +60,14 @@ fn json_text(resources: &Resources) -> AttributeValue {
     text(serde_json::to_string(resources).unwrap_or_default())
 }
 
+/// A place as the table has it.
+pub(crate) fn place_text(place: Place) -> String {
+    match place {
+        Place::Waiting => at::WAITING.to_owned(),
+        Place::Slot(slot) => slot.to_string(),
+    }
+}
+
 /// The whole item of a run; an attribute without a value is absent.
 pub(crate) fn encode_run(run: &Run) -> Item {
     let mut item = key(at::run_pk(run.run_id), at::RUN_SK);
@@ -72,7 +80,8 @@ pub(crate) fn encode_run(run: &Run) -> Item {
     set(at::OWNER, Some(text(&run.owner)));
     set(at::OWNER_SHARD, Some(text(at::owner_shard(&run.owner, at::shard_of(run.run_id)))));
     set(at::STATE, Some(text(run.state.as_str())));
-    set(at::PHASE, Some(text(at::phase(run.run_id, run.state))));
+    set(at::PHASE, Some(text(at::phase(run.run_id, run.state, run.place))));
+    set(at::PLACE, run.place.map(|place| text(place_text(place))));
     set(at::VERSION, Some(number(run.version)));
     set(at::ATTEMPT, Some(number(run.attempt)));
     set(at::TOKEN, run.token.as_ref().map(|token| text(token.secret())));
@@ -105,6 +114,7 @@ pub(crate) fn decode_run(item: &Item) -> Result<Run, StoreError> {
         state: fields.state(at::STATE)?,
         version: fields.number(at::VERSION)?,
         attempt: fields.number(at::ATTEMPT)?,
+        place: fields.optional(at::PLACE, Fields::place)?,
         token: fields.optional(at::TOKEN, Fields::text)?.map(AttemptToken::from_secret),
         task_arn: fields.optional(at::TASK_ARN, Fields::text)?,
         summary: RequestSummary {
@@ -143,6 +153,13 @@ pub(crate) fn decode_listed(item: &Item) -> Result<ListedRun, StoreError> {
         end_time: fields.optional(at::END_TIME, Fields::parsed)?,
         tags: fields.tags(at::TAGS)?,
     })
+}
+
+/// Reads a slot and the run that has it; `None` for one that is free.
+pub(crate) fn decode_slot(item: &Item) -> Result<Option<(u32, RunId)>, StoreError> {
+    let fields = Fields::of(item);
+    let run_id = fields.optional(at::RUN_ID, Fields::parsed)?;
+    run_id.map(|run_id| Ok((fields.parsed(at::SK)?, run_id))).transpose()
 }
 
 /// Reads what lists show of a run's own item, whose it is, and what was asked for as far as filters
@@ -357,6 +374,13 @@ impl<'a> Fields<'a> {
             AttributeValue::B(bytes) => TraceParent::from_bytes(bytes.as_ref())
                 .map_err(|error| self.wrong(field, error.to_string())),
             _ => Err(self.wrong(field, "it is not binary")),
+        }
+    }
+
+    fn place(&self, field: &'static str) -> Result<Place, StoreError> {
+        match self.str(field)? {
+            at::WAITING => Ok(Place::Waiting),
+            _ => self.parsed(field).map(Place::Slot),
         }
     }
 

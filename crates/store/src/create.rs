@@ -2,7 +2,7 @@
 
 use aws_sdk_dynamodb::types::{Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem};
 use chrono::SubsecRound as _;
-use stepwes_core::run::Run;
+use stepwes_core::run::{Place, Run};
 use stepwes_core::run_state::{Position, RunState};
 use uuid::Uuid;
 
@@ -89,6 +89,7 @@ impl RunStore {
             state: RunState::Queued,
             version: 1,
             attempt: Position::NEW.attempt,
+            place: new.waits.then_some(Place::Waiting),
             token: None,
             task_arn: None,
             summary: new.summary.clone(),

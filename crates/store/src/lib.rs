@@ -11,6 +11,7 @@ mod claim;
 mod codec;
 mod create;
 mod list;
+mod queue;
 mod read;
 mod remove;
 mod seed;

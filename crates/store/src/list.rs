@@ -73,12 +73,13 @@ impl RunStore {
     /// The runs in these states, of all owners, newest first; `None` when they are many.
     async fn few(&self, states: &[RunState], ids: Ids) -> Result<Option<Vec<RunId>>, StoreError> {
         let limit = i32::try_from(FEW + 1).unwrap_or(i32::MAX);
-        let phases = states.iter().map(|state| {
+        let waiting = states.contains(&RunState::Queued).then_some(at::WAITING);
+        let phases = states.iter().map(|state| state.as_str()).chain(waiting).map(|phase| {
             self.query()
                 .index_name(at::BY_STATE)
                 .key_condition_expression("#phase = :phase")
                 .expression_attribute_names("#phase", at::PHASE)
-                .expression_attribute_values(":phase", text(state.as_str()))
+                .expression_attribute_values(":phase", text(phase))
                 .scan_index_forward(false)
                 .limit(limit)
                 .send()

@@ -31,6 +31,9 @@ pub struct NewRun {
     pub idempotency: Option<Idempotency>,
     /// The trace that it belongs to.
     pub trace: Option<TraceParent>,
+    /// Whether it waits for a slot ([`crate::RunStore::admit`]), as runs do where their number is
+    /// limited. Its execution is not to be started before.
+    pub waits: bool,
 }
 
 /// What makes a submission repeatable.

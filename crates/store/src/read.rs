@@ -114,7 +114,7 @@ impl RunStore {
     }
 
     /// At most `limit` runs in `state` whose last change was before `before`, oldest first; none
-    /// for a terminal state. They come from an index that follows its table: read each again with
+    /// for a terminal state, nor those that wait for a slot ([`RunStore::waiting`]). They come from an index that follows its table: read each again with
     /// [`RunStore::get`] before acting.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use stepwes_core::{
-    run::Run,
+    run::{Place, Run},
     run_state::{Position, Refusal, RunEvent, RunState, Step},
     task::RefusedReason,
     token::AttemptToken,
@@ -53,19 +53,21 @@ pub struct Unchanged {
     pub version: u64,
     /// The holder that was read.
     pub task_arn: Option<String>,
+    /// The place that was read: a slot that is given meanwhile is to be freed.
+    pub place: Option<Place>,
 }
 
 impl Unchanged {
     /// That a run is as it is now.
     #[must_use]
     pub fn since(run: &Run) -> Self {
-        Self { version: run.version, task_arn: run.task_arn.clone() }
+        Self { version: run.version, task_arn: run.task_arn.clone(), place: run.place }
     }
 
     /// Whether it holds of a run's item; never where there is none.
     #[must_use]
     pub fn holds(&self, item: Option<&Run>) -> bool {
-        item.is_some_and(|run| run.version == self.version && run.task_arn == self.task_arn)
+        item.is_some_and(|run| Self::since(run) == *self)
     }
 }
 
@@ -105,6 +107,7 @@ fn moved(
     let now = now.trunc_subsecs(3);
     let mut new = run.clone();
     new.state = to.state;
+    new.place = place_after(run.place, to.state);
     new.version += 1;
     new.updated_at = now;
     if let Some(line) = &change.system_log {
@@ -131,6 +134,24 @@ fn moved(
         new.cmd = Vec::new();
     }
     Ok(new)
+}
+
+/// Where a run stands after it moved to a state. One that does not wait for its beginning any more
+/// is out of the queue, and one that has ended has no slot; a run whose execution was started by
+/// hand while it waited counts as none of those at work.
+#[must_use]
+pub fn place_after(place: Option<Place>, state: RunState) -> Option<Place> {
+    match place {
+        Some(Place::Waiting) => place.filter(|_| state == RunState::Queued),
+        Some(Place::Slot(_)) => place.filter(|_| !state.is_terminal()),
+        None => None,
+    }
+}
+
+/// Whether a run can be given a slot: the condition on its item; never where there is none.
+#[must_use]
+pub fn waits(item: Option<&Run>) -> bool {
+    item.is_some_and(|run| run.place == Some(Place::Waiting))
 }
 
 /// What a claim comes to, by the run as it was read.

@@ -2,7 +2,10 @@
 //! event pipe has to repeat.
 
 use sha2::{Digest as _, Sha256};
-use stepwes_core::{run::RunId, run_state::RunState};
+use stepwes_core::{
+    run::{Place, RunId},
+    run_state::RunState,
+};
 
 /// The table's partition key.
 pub const PK: &str = "PK";
@@ -29,10 +32,13 @@ pub const IDEMPOTENCY_SK: &str = "IDEM";
 /// The partition key of the counts.
 pub const COUNTS_PK: &str = "COUNTS";
 
+/// The partition key of the slots, each under its number.
+pub const SLOTS_PK: &str = "SLOTS";
+
 /// The partition key of callers' tokens, each under its name: the one that the authorizer may read.
 pub const TOKENS_PK: &str = "TOKENS";
 
-/// The run's id (run, event and idempotency items).
+/// The run's id (run, event and idempotency items); the run that has a slot.
 pub const RUN_ID: &str = "run_id";
 /// The run's owner (run, event and idempotency items); whom a caller's token speaks for.
 pub const OWNER: &str = "owner";
@@ -40,8 +46,13 @@ pub const OWNER: &str = "owner";
 pub const OWNER_SHARD: &str = "owner_shard";
 /// The run's state.
 pub const STATE: &str = "state";
-/// The run's state while it has not ended, then `ENDED#<shard>`: the partition key of [`BY_STATE`].
+/// The run's state while it has not ended ([`WAITING`] while it waits for a slot), then
+/// `ENDED#<shard>`: the partition key of [`BY_STATE`].
 pub const PHASE: &str = "phase";
+/// [`WAITING`], or the number of the run's slot; absent for a run that has neither.
+pub const PLACE: &str = "place";
+/// The value of [`PLACE`], and of [`PHASE`], of a run that waits for a slot.
+pub const WAITING: &str = "WAITING";
 /// How many state changes the run has had.
 pub const VERSION: &str = "version";
 /// The run's attempt.
@@ -159,10 +170,22 @@ pub(crate) fn counts_sk(shard: u8) -> String {
     format!("{shard:02}")
 }
 
-/// The value of [`PHASE`]. What looks for runs in trouble never meets one that has ended: those are
-/// in partitions of their own, several, as they become many.
-pub(crate) fn phase(run_id: RunId, state: RunState) -> String {
-    if state.is_terminal() { ended(shard_of(run_id)) } else { state.as_str().to_owned() }
+/// The value of [`PHASE`]. What looks for runs in trouble meets neither one that has ended nor one
+/// that waits for a slot: those are in partitions of their own, the ended in several, as they become
+/// many.
+pub(crate) fn phase(run_id: RunId, state: RunState, place: Option<Place>) -> String {
+    if state.is_terminal() {
+        ended(shard_of(run_id))
+    } else if place == Some(Place::Waiting) {
+        WAITING.to_owned()
+    } else {
+        state.as_str().to_owned()
+    }
+}
+
+/// The sort key of a slot: as text, it sorts as the number does.
+pub(crate) fn slot_sk(slot: u32) -> String {
+    format!("{slot:010}")
 }
 
 /// One of the partitions of ended runs in [`BY_STATE`].

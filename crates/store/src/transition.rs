@@ -2,7 +2,7 @@
 
 use aws_sdk_dynamodb::types::{ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update};
 use stepwes_core::{
-    run::{Run, RunId},
+    run::{Place, Run, RunId},
     run_state::RunEvent,
     token::AttemptToken,
 };
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     RunStore,
-    codec::{decode_run, encode_event, encode_run, key, number, text},
+    codec::{decode_run, encode_event, encode_run, key, number, place_text, text},
     error::StoreError,
     limits::{MAX_TEXT_BYTES, cut},
     model::{Change, Transition},
@@ -78,6 +78,9 @@ impl RunStore {
             if let Some((from, to)) = planned.counts {
                 items.push(self.count(Some(from), Some(to))?);
             }
+            if let (Some(Place::Slot(slot)), None) = (run.place, moved.place) {
+                items.push(self.free_slot(slot)?);
+            }
             match self.transact(items).await {
                 Ok(Outcome::Done) => {
                     log_state_change(&moved, Some(&run), name, &cause);
@@ -130,13 +133,19 @@ impl RunStore {
         names.insert("#version".to_owned(), at::VERSION.to_owned());
         names.insert("#task_arn".to_owned(), at::TASK_ARN.to_owned());
         values.insert(":old_version".to_owned(), number(unchanged.version));
-        let condition = match unchanged.task_arn {
-            Some(arn) => {
-                values.insert(":old_task_arn".to_owned(), text(arn));
-                "#version = :old_version AND #task_arn = :old_task_arn"
+        names.insert("#place".to_owned(), at::PLACE.to_owned());
+        let mut condition = "#version = :old_version".to_owned();
+        for (name, old) in
+            [(at::TASK_ARN, unchanged.task_arn), (at::PLACE, unchanged.place.map(place_text))]
+        {
+            match old {
+                Some(old) => {
+                    values.insert(format!(":old_{name}"), text(old));
+                    condition.push_str(&format!(" AND #{name} = :old_{name}"));
+                }
+                None => condition.push_str(&format!(" AND attribute_not_exists(#{name})")),
             }
-            None => "#version = :old_version AND attribute_not_exists(#task_arn)",
-        };
+        }
         let update = Update::builder()
             .table_name(&self.table)
             .set_key(Some(key(at::run_pk(old.run_id), at::RUN_SK)))

@@ -5,8 +5,8 @@ use stepwes_core::RunId;
 
 use crate::Executions;
 
-/// An EventBridge event, as far as it is read. Whatever is not the bad end of one of our
-/// executions is a tick: looking once too often is harmless.
+/// An EventBridge event, as far as it is read. Whatever is not the end of one of our executions is
+/// a tick: looking once too often is harmless.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Event {
@@ -30,6 +30,17 @@ pub struct Detail {
     pub status: String,
 }
 
+/// What an event asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Look at everything.
+    Tick,
+    /// Look at the run whose execution ended badly.
+    Ended(RunId),
+    /// Start those that waited for a run to end.
+    Succeeded,
+}
+
 impl Event {
     /// A tick of the schedule.
     #[must_use]
@@ -37,12 +48,15 @@ impl Event {
         Self { detail_type: "Scheduled Event".to_owned(), detail: Detail::default() }
     }
 
-    /// The run whose execution ended badly; none when the event is about something else.
+    /// What it asks for.
     #[must_use]
-    pub fn ended_execution(&self, executions: &Executions) -> Option<RunId> {
+    pub fn what(&self, executions: &Executions) -> What {
         let ours = self.detail_type == "Step Functions Execution Status Change"
-            && self.detail.state_machine_arn == executions.state_machine_arn()
-            && matches!(self.detail.status.as_str(), "FAILED" | "TIMED_OUT" | "ABORTED");
-        ours.then(|| self.detail.name.parse().ok()).flatten()
+            && self.detail.state_machine_arn == executions.state_machine_arn();
+        match (self.detail.status.as_str(), self.detail.name.parse()) {
+            ("FAILED" | "TIMED_OUT" | "ABORTED", Ok(run_id)) if ours => What::Ended(run_id),
+            ("SUCCEEDED", Ok(_)) if ours => What::Succeeded,
+            _ => What::Tick,
+        }
     }
 }

@@ -3,7 +3,11 @@
 //! A run's state moves by its execution and its task. When one of them is gone before its work is
 //! done, nobody else will move the run: reconcile does. On every tick of its schedule it looks at
 //! the runs that have not changed for a while, at the live tasks, and at ended runs that were kept
-//! for as long as they are to be; told of an execution that ended badly, it looks at that run at once. It acts only on what it has just read.
+//! for as long as they are to be; told of an execution that ended badly, it looks at that run at once.
+//! It acts only on what it has just read.
+//!
+//! Where the number of runs at work is limited, it is also told of executions that ended well, and
+//! whenever it is invoked it starts those that wait, as far as there is room.
 
 pub mod event;
 pub mod executions;
@@ -20,13 +24,14 @@ use stepwes_cloud::{
     ecs::Tasks,
     env::{self, SettingError},
     objects::Objects,
+    queue::Queue,
     step::StepFailure,
 };
 use stepwes_collect::finish::Finisher;
 use stepwes_core::{Clock, SystemClock};
 use stepwes_store::RunStore;
 
-pub use event::Event;
+pub use event::{Event, What};
 pub use executions::{Executions, NotAStateMachine};
 pub use summary::Summary;
 
@@ -48,6 +53,8 @@ pub struct Settings {
     /// How many days an ended run is kept in the table; 0 for ever (`STEPWES_RETENTION_DAYS`, 0 to
     /// 36,500; 0). Its files are the bucket's lifecycle rules' business.
     pub retention_days: u32,
+    /// How many runs may be at work at once; further ones wait ([`env::max_runs`]).
+    pub max_runs: Option<u32>,
 }
 
 impl Settings {
@@ -63,6 +70,7 @@ impl Settings {
             state_machine_arn: env::required("STEPWES_STATE_MACHINE_ARN")?,
             grace_seconds: env::bounded("STEPWES_RECONCILE_GRACE_SECONDS", 60, 1..=86_400)?,
             retention_days: env::bounded("STEPWES_RETENTION_DAYS", 0, 0..=36_500)?,
+            max_runs: env::max_runs()?,
         })
     }
 }
@@ -74,6 +82,7 @@ pub struct State {
     finisher: Finisher,
     tasks: Tasks,
     executions: Executions,
+    queue: Queue,
     clock: Arc<dyn Clock>,
     grace: TimeDelta,
     /// `None`: ended runs are kept for ever.
@@ -104,6 +113,7 @@ impl State {
             finisher: Finisher::new(store.clone(), objects),
             store,
             tasks: Tasks::new(aws.ecs(), settings.cluster),
+            queue: Queue::new(aws.sfn(), &settings.state_machine_arn, settings.max_runs),
             executions: Executions::new(aws.sfn(), settings.state_machine_arn)?,
             clock,
             grace: TimeDelta::seconds(i64::from(settings.grace_seconds)),
@@ -120,10 +130,22 @@ impl State {
 /// [`StepFailure`] when the unfinished runs cannot be read, or, for an event about one execution,
 /// when that run could not be settled: Lambda invokes again then.
 pub async fn handle(state: &State, event: Event) -> Result<Summary, StepFailure> {
-    let summary = match event.ended_execution(&state.executions) {
-        Some(run_id) => runs::told(state, run_id).await?,
-        None => {
+    let summary = match event.what(&state.executions) {
+        What::Ended(run_id) => {
+            let told = runs::told(state, run_id).await;
+            // Its slot is free, most often, whether it could be settled or not.
+            runs::waiting(state).await?;
+            told?
+        }
+        What::Succeeded => {
+            runs::waiting(state).await?;
+            Summary::default()
+        }
+        What::Tick => {
             let mut summary = runs::stalled(state).await?;
+            if let Err(failure) = runs::queued(state, &mut summary).await {
+                summary.failed(None, &failure);
+            }
             tasks::orphans(state, &mut summary).await;
             runs::expired(state, &mut summary).await;
             summary

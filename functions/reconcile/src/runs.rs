@@ -4,7 +4,11 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, stream};
 use stepwes_cloud::step::StepFailure;
 use stepwes_collect::finish::{Found, Settled};
-use stepwes_core::{RunEvent, RunId, RunState, run::Run, task::TaskResult};
+use stepwes_core::{
+    RunEvent, RunId, RunState,
+    run::{Place, Run},
+    task::TaskResult,
+};
 use stepwes_store::Change;
 
 use crate::{
@@ -63,6 +67,24 @@ pub(crate) async fn stalled(state: &State) -> Result<Summary, StepFailure> {
     Ok(summary)
 }
 
+/// Starts the runs that wait, as far as there are slots.
+pub(crate) async fn waiting(state: &State) -> Result<(), StepFailure> {
+    state.queue.start_waiting(&state.store, None).await?;
+    Ok(())
+}
+
+/// Where runs wait, frees the slots that no run has, and starts as many as there is room for.
+pub(crate) async fn queued(state: &State, summary: &mut Summary) -> Result<(), StepFailure> {
+    if state.store.waiting(1).await?.is_empty() {
+        return Ok(());
+    }
+    for run_id in state.store.free_lost_slots().await? {
+        let reason = "the run has ended, or never had the slot".to_owned();
+        summary.repaired(Repair { run_id, action: Action::FreeSlot, reason });
+    }
+    waiting(state).await
+}
+
 /// Removes runs from the table that ended longer ago than they are kept.
 pub(crate) async fn expired(state: &State, summary: &mut Summary) {
     let Some(retention) = state.retention else { return };
@@ -118,6 +140,10 @@ async fn look(state: &State, run_id: RunId) -> Done {
         return Ok(Vec::new());
     }
     match (state.executions.of(run_id).await?, run.state) {
+        // It has its turn when there is room.
+        (Execution::Missing, RunState::Queued) if run.place == Some(Place::Waiting) => {
+            Ok(Vec::new())
+        }
         (Execution::Missing, RunState::Queued) => {
             state.executions.start(run_id).await?;
             let reason = "the run had no execution".to_owned();

@@ -39,6 +39,8 @@ pub enum Action {
         /// The task.
         task_arn: String,
     },
+    /// A slot that stood in the run's name was freed.
+    FreeSlot,
     /// The run was removed from the table.
     Remove,
     /// The run has ended.

@@ -5,12 +5,14 @@ mod support;
 
 use chrono::TimeDelta;
 use stepwes_core::{
-    Clock as _, IdGenerator as _, RandomIds, RunEvent, RunState, keys, task::TaskOutcome,
+    Clock as _, IdGenerator as _, RandomIds, RunEvent, RunId, RunState, keys, resources::Resources,
+    run::RequestSummary, task::TaskOutcome,
 };
 use stepwes_reconcile::{
     Event, Settings, State, Summary, handle,
     summary::{Action, Repair},
 };
+use stepwes_store::{Change, NewRun};
 use support::{
     BUCKET, CLUSTER, FakeExecution, FakeTask, SAMPLE_RUN, SAMPLE_TASK, STATE_MACHINE, TABLE, World,
     event, result, sample_run,
@@ -26,6 +28,7 @@ fn settings() -> Settings {
         state_machine_arn: STATE_MACHINE.to_owned(),
         grace_seconds: 60,
         retention_days: 0,
+        max_runs: None,
     }
 }
 
@@ -68,6 +71,71 @@ async fn a_queued_run_without_an_execution_gets_one_once_the_grace_is_over() {
     assert_eq!(actions(&tick(&world).await), [], "its execution is alive");
     assert_eq!(world.fake().executions[SAMPLE_RUN].status, "RUNNING");
     assert_eq!(world.run().await.state, RunState::Queued);
+}
+
+async fn pass_with(world: &World, max_runs: Option<u32>, event: Event) -> Summary {
+    let settings = Settings { max_runs, ..settings() };
+    let state =
+        State::with_clock(settings, &world.aws, world.clock.clone()).expect("a state machine");
+    handle(&state, event).await.expect("an answer")
+}
+
+#[tokio::test]
+async fn runs_that_wait_are_started_when_there_is_room_and_not_before() {
+    let world = World::new().await;
+    let ids: Vec<RunId> = (0..3)
+        .map(|n| format!("01890a5d-ac96-774b-bcce-b302099a805{n}").parse().expect("an id"))
+        .collect();
+    for run_id in &ids {
+        world.waiting(*run_id).await;
+    }
+    let started = || {
+        let executions = &world.fake().executions;
+        ids.iter().map(|id| executions.contains_key(&id.to_string())).collect::<Vec<_>>()
+    };
+    assert_eq!(actions(&pass_with(&world, Some(1), Event::tick()).await), []);
+    assert_eq!(started(), [true, false, false]);
+    for name in ["tick", "execution-succeeded", "execution-failed"] {
+        pass_with(&world, Some(1), event("reconcile", name)).await;
+        assert_eq!(started(), [true, false, false], "{name}");
+    }
+
+    let end = RunEvent::SystemError { attempt: 0 };
+    world.store.transition(ids[0], end, Change::default()).await.expect("an answer");
+    pass_with(&world, Some(1), event("reconcile", "execution-succeeded")).await;
+    assert_eq!(started(), [true, true, false]);
+
+    // One that has its slot, but whose execution nobody started, is repaired.
+    world.fake().executions.remove(&ids[1].to_string());
+    world.clock.advance(TimeDelta::seconds(61));
+    assert_eq!(actions(&pass_with(&world, Some(1), Event::tick()).await), [Action::Start]);
+
+    // A slot in the name of a run that does not have it.
+    let end = RunEvent::SystemError { attempt: 0 };
+    world.store.transition(ids[1], end, Change::default()).await.expect("an answer");
+    let stranger: RunId = SAMPLE_RUN.parse().expect("an id");
+    world.waiting(stranger).await;
+    assert_eq!(world.store.admit(Some(1), None).await.expect("an answer"), [ids[2]]);
+    // Its item is written anew, as from a backup of before.
+    let before = NewRun {
+        run_id: ids[2],
+        owner: "ann".to_owned(),
+        summary: RequestSummary::default(),
+        resources: Resources::default(),
+        idempotency: None,
+        waits: true,
+    };
+    world.store.seed(&[before], &[]).await.expect("written");
+    assert_eq!(actions(&pass_with(&world, Some(1), Event::tick()).await)[..1], [Action::FreeSlot]);
+    assert!(world.fake().executions.contains_key(SAMPLE_RUN));
+}
+
+#[tokio::test]
+async fn a_limit_that_is_gone_lets_all_that_wait_begin() {
+    let world = World::new().await;
+    world.waiting(SAMPLE_RUN.parse().expect("an id")).await;
+    assert_eq!(actions(&pass_with(&world, None, Event::tick()).await), []);
+    assert_eq!(world.fake().executions[SAMPLE_RUN].status, "RUNNING");
 }
 
 #[tokio::test]
@@ -130,7 +198,7 @@ async fn told_of_an_execution_that_ended_badly_it_acts_at_once() {
         assert_eq!(actions(&pass(&world, told.clone()).await), [end(RunState::SystemError)]);
         assert_eq!(actions(&pass(&world, told).await), [], "told again");
     }
-    assert_eq!(support::event_names("reconcile").len(), 4, "every sample event is used");
+    assert_eq!(support::event_names("reconcile").len(), 5, "every sample event is used");
 }
 
 #[tokio::test]
@@ -249,7 +317,7 @@ async fn live_tasks_without_a_run_to_work_for_are_stopped() {
     world.queued_as(ended).await;
     world
         .store
-        .transition(ended, RunEvent::SystemError { attempt: 0 }, stepwes_store::Change::default())
+        .transition(ended, RunEvent::SystemError { attempt: 0 }, Change::default())
         .await
         .expect("the table answers");
     let foreign = RandomIds.run_id(world.clock.now());
@@ -323,10 +391,9 @@ async fn an_idle_service_costs_a_handful_of_calls() {
     let world = World::new().await;
     let before = world.fake().calls.len();
     assert_eq!(actions(&tick(&world).await), []);
-    assert_eq!(
-        world.fake().calls[before..],
-        ["dynamodb:Query", "dynamodb:Query", "dynamodb:Query", "dynamodb:Query", "ecs:ListTasks",]
-    );
+    // Four states, and those that wait.
+    let queries = ["dynamodb:Query"; 5];
+    assert_eq!(world.fake().calls[before..], [&queries[..], &["ecs:ListTasks"]].concat());
 }
 
 #[test]

@@ -110,6 +110,7 @@ impl Player {
             state_machine_arn,
             grace_seconds: 60,
             retention_days: 0,
+            max_runs: None,
         };
         let clock = world.clock.clone();
         Self {

@@ -16,7 +16,7 @@ use stepwes_store::{Idempotency, NewRun};
 
 use crate::{
     State,
-    submission::{IdempotencyKey, UPLOADS_AT_ONCE, before, discard, enqueue},
+    submission::{IdempotencyKey, UPLOADS_AT_ONCE, before, discard, enqueue, queue},
 };
 
 /// Makes a run of the same owner that goes on from the state that `from` has saved; or gives the
@@ -65,8 +65,10 @@ pub async fn resume(
         }
     }
     let summary = stored.request.summary(&stored.engine);
-    let (owner, trace) = (from.owner.clone(), Some(trace));
-    enqueue(state, NewRun { run_id, owner, summary, resources, idempotency, trace }).await
+    let (trace, waits) = (Some(trace), queue(state).waits());
+    let owner = from.owner.clone();
+    let new = NewRun { run_id, owner, summary, resources, idempotency, trace, waits };
+    enqueue(state, new).await
 }
 
 /// The latest attempt of the run that has saved its engine's state.

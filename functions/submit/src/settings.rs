@@ -26,6 +26,8 @@ pub struct Settings {
     pub limits: Limits,
     /// How long an idempotency key counts (`STEPWES_IDEMPOTENCY_DAYS`).
     pub idempotency: TimeDelta,
+    /// How many runs may be at work at once; further ones wait ([`env::max_runs`]).
+    pub max_runs: Option<u32>,
     /// How callers are known ([`Callers::from_env`]).
     pub callers: Callers,
     /// The buckets whose new objects may start runs (`STEPWES_TRIGGER_BUCKETS`, comma-separated).
@@ -102,6 +104,7 @@ impl Settings {
                 ..Limits::default()
             },
             idempotency: TimeDelta::days(days.into()),
+            max_runs: env::max_runs()?,
             callers: Callers::from_env()?,
             trigger_buckets: env::list("STEPWES_TRIGGER_BUCKETS"),
         })

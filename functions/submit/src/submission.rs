@@ -10,7 +10,7 @@
 //!   for `requests/` removes them. The caller saw no answer; to send the request again makes a new
 //!   run, and only one.
 //! - after the run is created, before its execution is started: the run is QUEUED. Reconcile starts
-//!   executions of runs that stay QUEUED, and so does the caller's repetition under the same
+//!   executions of runs that stay QUEUED, or gives them their turn, and so does the caller's repetition under the same
 //!   idempotency key.
 //! - after the execution is started: only the answer is lost. A repetition under the same
 //!   idempotency key answers the same run id; without a key it makes a second run.
@@ -21,13 +21,14 @@
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, future::try_join, stream};
-use stepwes_cloud::{executions, http::api_error, objects::ObjectError, sdk::whole};
+use stepwes_cloud::{executions, http::api_error, objects::ObjectError, queue::Queue, sdk::whole};
 use stepwes_core::{
     ApiError, RunId, RunState, TraceParent,
     attachment::AttachmentName,
     keys,
     request::{Attachment, RunRequest, StoredRequest},
     resources::Resources,
+    run::Place,
 };
 use stepwes_store::{
     Created, Idempotency, IdempotentRun, NewRun, StoreError, log_state_change, schema::ENQUEUE,
@@ -135,8 +136,9 @@ pub async fn submit(
         discard(state, run_id).await;
         return Err(api_error(error));
     }
-    let trace = Some(trace);
-    let new = NewRun { run_id, owner: owner.to_owned(), summary, resources, idempotency, trace };
+    let (trace, waits) = (Some(trace), queue(state).waits());
+    let owner = owner.to_owned();
+    let new = NewRun { run_id, owner, summary, resources, idempotency, trace, waits };
     enqueue(state, new).await
 }
 
@@ -230,13 +232,18 @@ enum Enqueued {
     KeyReused,
 }
 
-/// Creates a run whose files have been staged, and starts its execution. When it is not created,
+/// Creates a run whose files have been staged, and starts its execution, or lets it
+/// wait for its turn. When it is not created,
 /// what was staged is removed again.
 pub(crate) async fn enqueue(state: &State, new: NewRun) -> Result<RunId, ApiError> {
-    let run_id = new.run_id;
+    let (run_id, waits) = (new.run_id, new.waits);
     match create(state, new).await? {
         Enqueued::New => {
-            start(state, run_id).await;
+            if waits {
+                start_waiting(state, &queue(state), run_id).await;
+            } else {
+                start(state, run_id).await;
+            }
             Ok(run_id)
         }
         Enqueued::Before(existing) => {
@@ -286,6 +293,19 @@ async fn start(state: &State, run_id: RunId) {
     }
 }
 
+pub(crate) fn queue(state: &State) -> Queue {
+    let settings = &state.settings;
+    Queue::new(state.executions.clone(), &settings.state_machine_arn, settings.max_runs)
+}
+
+/// Starts the runs that wait, this one among them, as far as there are slots. It exists: when this
+/// fails, the end of another run or reconcile's next look starts it.
+async fn start_waiting(state: &State, queue: &Queue, run_id: RunId) {
+    if let Err(error) = queue.start_waiting(&state.store, Some(run_id)).await {
+        tracing::error!(%run_id, error = whole(&error), "the run waits for reconcile to give it a slot");
+    }
+}
+
 /// Starts the execution of a run that an earlier submission may have left without one.
 ///
 /// # Errors
@@ -293,6 +313,9 @@ async fn start(state: &State, run_id: RunId) {
 /// who only asks again.
 async fn restart(state: &State, run_id: RunId, may_be_gone: bool) -> Result<(), ApiError> {
     match state.store.get(run_id).await.map_err(api_error)? {
+        Some(run) if run.place == Some(Place::Waiting) => {
+            start_waiting(state, &queue(state), run_id).await;
+        }
         Some(run) if run.state == RunState::Queued => start(state, run_id).await,
         None if !may_be_gone => {
             return Err(ApiError::Conflict(format!(

@@ -239,6 +239,7 @@ impl World {
             resources: Resources::default(),
             idempotency: None,
             trace: None,
+            waits: false,
         };
         match self.store.create(new).await {
             Ok(Created::New(run)) => run,

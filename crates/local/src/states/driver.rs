@@ -200,7 +200,6 @@ impl Driver {
                 self.row.cause.clone_from(cause);
             }
         }
-        let succeeded = matches!(status, Status::Succeeded { .. });
         while let Err(error) = self.states.ledger.end_execution(self.row.clone()).await {
             self.could_not_save(&error).await;
         }
@@ -218,8 +217,6 @@ impl Driver {
             // Whoever asked may have hung up.
             let _ = stopper.send(stopped_at);
         }
-        if !succeeded {
-            (self.states.on_end)(ended_event(&self.row));
-        }
+        (self.states.on_end)(ended_event(&self.row));
     }
 }

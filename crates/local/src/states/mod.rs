@@ -32,7 +32,7 @@ pub(crate) use self::{
     machine::{Definition, run_machine},
 };
 
-/// Told of each execution that ended FAILED, TIMED_OUT or ABORTED, with EventBridge's event.
+/// Told of each execution that ended, with EventBridge's event.
 pub(crate) type EndedHook = Arc<dyn Fn(Value) + Send + Sync>;
 
 /// The executions.

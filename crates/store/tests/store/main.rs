@@ -6,6 +6,7 @@ mod faults;
 mod filters;
 mod lists;
 mod model;
+mod queue;
 mod races;
 mod removal;
 mod requests;

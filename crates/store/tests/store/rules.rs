@@ -98,7 +98,7 @@ async fn a_state_change_is_written_when_the_run_is_unchanged() {
         };
         assert_eq!(by_first_try, holds, "{meanwhile:?}: {told:?}");
     }
-    assert!(!Unchanged { version: 1, task_arn: None }.holds(None));
+    assert!(!Unchanged { version: 1, task_arn: None, place: None }.holds(None));
 }
 
 #[tokio::test]

@@ -103,6 +103,20 @@ impl World {
         self.queued_asking(run_id, Resources::default()).await
     }
 
+    /// A run that waits for a slot, QUEUED; the grace has passed since.
+    pub async fn waiting(&self, run_id: RunId) {
+        let new = NewRun {
+            run_id,
+            owner: "ann".to_owned(),
+            summary: RequestSummary::default(),
+            resources: Resources::default(),
+            idempotency: None,
+            waits: true,
+        };
+        self.store.create(new).await.expect("the table answers");
+        self.clock.advance(TimeDelta::seconds(61));
+    }
+
     /// A run that asked for this, QUEUED.
     pub async fn queued_asking(&self, run_id: RunId, resources: Resources) -> Run {
         let new = NewRun {
@@ -112,6 +126,7 @@ impl World {
             resources,
             idempotency: None,
             trace: Some(TraceParent::generate()),
+            waits: false,
         };
         match self.store.create(new).await.expect("the table answers") {
             Created::New(run) => run,

@@ -10,6 +10,7 @@ mod rejected;
 mod resuming;
 #[path = "../../../../crates/cloud/tests/support/mod.rs"]
 mod support;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -37,6 +38,7 @@ fn settings() -> Settings {
         resources: ResourceBounds::default(),
         limits: Limits::default(),
         idempotency: TimeDelta::days(7),
+        max_runs: None,
         callers: Callers::by_jwt(),
         trigger_buckets: vec!["lab-data".to_owned(), BUCKET.to_owned()],
     }

@@ -51,6 +51,7 @@ async fn queued(world: &World, engine: (&str, &str)) -> Run {
         resources: stepwes_core::resources::Resources::default(),
         idempotency: None,
         trace: None,
+        waits: false,
     };
     match world.store.create(new).await {
         Ok(Created::New(run)) => run,

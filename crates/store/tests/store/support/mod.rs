@@ -105,6 +105,7 @@ impl World {
             resources: Resources::default(),
             idempotency: None,
             trace: Some(TraceParent::generate()),
+            waits: false,
         }
     }
 
