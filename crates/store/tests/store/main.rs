@@ -11,6 +11,7 @@ mod races;
 mod removal;
 mod requests;
 mod rules;
+mod scale;
 mod support;
 mod table;
 mod tokens;
