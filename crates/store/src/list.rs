@@ -56,14 +56,14 @@ impl RunStore {
         if let Some(states) = filter.unfinished()
             && let Some(few) = self.few(&states, ids).await?
         {
-            let found = self.fetched(owner, filter, few, page_size + 1).await?;
+            let found = self.fetched(owner, filter, &few, page_size + 1).await?;
             return Ok(page(found, page_size, None));
         }
         let (looked_at, until) = self.looked_at(owner, ids, page_size).await?;
         let listed = looked_at.into_iter().filter(|run| filter.holds_of_listed(run));
         let found = if filter.looks_at_request() {
-            let listed = listed.map(|run| run.run_id).collect();
-            self.fetched(owner, filter, listed, page_size + 1).await?
+            let listed: Vec<_> = listed.map(|run| run.run_id).collect();
+            self.fetched(owner, filter, &listed, page_size + 1).await?
         } else {
             listed.collect()
         };
@@ -153,7 +153,7 @@ impl RunStore {
         &self,
         owner: &str,
         filter: &RunFilter,
-        run_ids: Vec<RunId>,
+        run_ids: &[RunId],
         limit: usize,
     ) -> Result<Vec<ListedRun>, StoreError> {
         let mut found = Vec::new();

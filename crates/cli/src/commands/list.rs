@@ -146,7 +146,7 @@ mod tests {
             rest: Vec::new(),
         };
         let good = run("RUNNING", serde_json::json!({"a": "b", "c": "d"}));
-        assert!(wanted.check(&[good.clone()]).is_ok());
+        assert!(wanted.check(std::slice::from_ref(&good)).is_ok());
         for other in [
             run("QUEUED", serde_json::json!({"a": "b"})),
             run("RUNNING", serde_json::json!({"a": "x"})),
