@@ -17,7 +17,7 @@ use stepwes_core::{
 use crate::{
     arn,
     capacity::Capacity,
-    faults::Injector,
+    faults::{Injector, SkewedClock},
     lambda::{Functions, handler, name},
     options::{ServeError, ServeOptions},
 };
@@ -33,7 +33,7 @@ pub(crate) fn submit(
     engines: Engines,
     max_runs: u32,
 ) -> stepwes_submit::State {
-    stepwes_submit::State::new(
+    let state = stepwes_submit::State::new(
         aws,
         stepwes_submit::Settings {
             table: arn::TABLE.to_owned(),
@@ -51,7 +51,16 @@ pub(crate) fn submit(
             callers: options.callers(),
             trigger_buckets: vec![arn::BUCKET.to_owned()],
         },
-    )
+    );
+    stepwes_submit::State { clock: clock(options, name::SUBMIT), ..state }
+}
+
+/// The clock of a function: wrong, where faults are asked for.
+fn clock(options: &ServeOptions, function: &str) -> Arc<dyn Clock> {
+    match &options.faults {
+        None => Arc::new(SystemClock),
+        Some(plan) => Arc::new(SkewedClock(plan.skew(function))),
+    }
 }
 
 /// The functions that are invoked: by the state machine, by engine tasks, by the schedule, by
@@ -65,12 +74,6 @@ pub(crate) fn invoked(
     max_runs: u32,
 ) -> Result<Functions, ServeError> {
     let submit = Arc::clone(submit);
-    let clock = |function: &str| -> Arc<dyn Clock> {
-        match faults {
-            None => Arc::new(SystemClock),
-            Some(faults) => faults.clock(function),
-        }
-    };
     let internal = |error: Box<dyn std::error::Error + Send + Sync>| ServeError::Internal(error);
     let advance = stepwes_advance::State::new(
         stepwes_advance::Settings {
@@ -99,7 +102,7 @@ pub(crate) fn invoked(
             run_timeout_seconds: resources.time,
         },
         aws,
-        clock(name::COLLECT),
+        clock(options, name::COLLECT),
     );
     let reconcile = stepwes_reconcile::State::with_clock(
         stepwes_reconcile::Settings {
@@ -112,7 +115,7 @@ pub(crate) fn invoked(
             max_runs: Some(max_runs),
         },
         aws,
-        clock(name::RECONCILE),
+        clock(options, name::RECONCILE),
     )
     .map_err(|error| internal(error.into()))?;
     Ok(Functions::default()

@@ -188,10 +188,7 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
     let capacity = Capacity::of(&dir).map_err(internal)?;
     let resources = functions::bounds(&options, capacity);
     let max_runs = u32::try_from(slots).unwrap_or(u32::MAX).min(MOST_SLOTS);
-    let mut submit = functions::submit(&aws, &options, resources, known, max_runs);
-    if let Some(faults) = &faults {
-        submit.clock = faults.clock(name::SUBMIT);
-    }
+    let submit = functions::submit(&aws, &options, resources, known, max_runs);
     let submit = Arc::new(RwLock::new(submit));
     let functions =
         functions::invoked(&aws, &options, resources, &submit, faults.as_ref(), max_runs)?;

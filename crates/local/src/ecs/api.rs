@@ -182,6 +182,11 @@ fn map_keys(value: &Value, change: fn(char) -> char) -> Value {
 }
 
 impl RunTask {
+    /// The same, of a task that no execution knows of: one that is resumed does not stop it.
+    pub(crate) fn unknown(self) -> Self {
+        Self { started_by: None, ..self }
+    }
+
     /// Makes the task that is asked for, or finds the one that the same request made before.
     pub(crate) async fn run(self, ecs: &Arc<Ecs>) -> Result<Task, AwsError> {
         check_cluster(self.cluster.as_deref())?;

@@ -189,11 +189,6 @@ impl Injector {
         invocation(function, self.run_in(&[event]), work).await
     }
 
-    /// By how much that function's clock is wrong.
-    pub(crate) fn clock(&self, function: &str) -> Arc<dyn Clock> {
-        Arc::new(SkewedClock(self.plan.skew(function)))
-    }
-
     /// How often an event for that function is delivered that nobody waits for: it may be lost, or
     /// come twice.
     pub(crate) fn deliveries(&self, function: &str, event: &Value) -> usize {
@@ -213,9 +208,9 @@ impl Injector {
     }
 }
 
-/// A clock that is wrong by as much as the plan says.
+/// A clock that is wrong by this much.
 #[derive(Clone, Copy, Debug)]
-struct SkewedClock(TimeDelta);
+pub(crate) struct SkewedClock(pub(crate) TimeDelta);
 
 impl Clock for SkewedClock {
     fn now(&self) -> DateTime<Utc> {

@@ -22,7 +22,7 @@ pub use self::{
 };
 pub(crate) use self::{
     answers::is_unanswered,
-    injector::{Injector, s3_operation},
+    injector::{Injector, SkewedClock, s3_operation},
 };
 
 /// On which side of a call's effect something goes wrong.

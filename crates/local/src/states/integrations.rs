@@ -185,14 +185,15 @@ async fn run_task(
         faults.decide("ecs", "RunTask", &faults.run_in(&[call.arguments.to_string().as_bytes()]))
     });
     let goes_wrong = fault.and_then(run_task_error);
-    if let Some((When::Before, error)) = goes_wrong {
+    if let Some((when, error)) = goes_wrong {
+        if when == When::After {
+            states.calls.enter(Service::Ecs, "RunTask");
+            request.unknown().run(&states.ecs).await.map_err(refused)?;
+        }
         return Err(Failure::new(error, INJECTED));
     }
     states.calls.enter(Service::Ecs, "RunTask");
     let task = request.run(&states.ecs).await.map_err(refused)?;
-    if let Some((When::After, error)) = goes_wrong {
-        return Err(Failure::new(error, INJECTED));
-    }
     let stopped = async {
         if let Some(at) = states.ecs.started(&task.id).await {
             begun(at);
