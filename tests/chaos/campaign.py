@@ -51,6 +51,14 @@ STALLED = 900
 KILLS_OF_A_RUN = 2
 
 
+def is_engine(process):
+    """Whether the process of this folder below /proc runs stepwes-engine."""
+    try:
+        return (process / "exe").readlink().name == "stepwes-engine"
+    except OSError:
+        return False
+
+
 class Run:
     """One run to be: what is submitted, and what must become of it."""
 
@@ -82,6 +90,7 @@ class Campaign:
         self.folder, self.seed, self.percent, self.kills = pathlib.Path(folder), seed, percent, kills
         self.at_once, self.killed, self.lives = at_once, collections.Counter(), 0
         self.runs, self.least, self.real = [], runs, real
+        self.trouble = None
         self.log, self.over = self.folder / "engines.log", threading.Event()
         self.log.touch()
         programs = self.folder / "bin"
@@ -109,13 +118,21 @@ class Campaign:
         found = {}
         for entry in pathlib.Path("/proc").iterdir():
             try:
-                if entry.name.isdigit() and (entry / "exe").readlink().name == "stepwes-engine":
-                    environment = dict(pair.split("=", 1) for pair in (entry / "environ").read_text().split("\0") if "=" in pair)
-                    if environment.get("STEPWES_WORK_DIR", "").startswith(f"{self.server.folder}/"):
+                if entry.name.isdigit() and is_engine(entry):
+                    # Its child is an engine as well, until it has become cwltool.
+                    parent = re.search(r"(?m)^PPid:\t(\d+)", (entry / "status").read_text())[1]
+                    environment = dict(pair.split("=", 1) for pair in (entry / "environ").read_text(errors="replace").split("\0") if "=" in pair)
+                    if environment.get("STEPWES_WORK_DIR", "").startswith(f"{self.server.folder}/") and not is_engine(entry.parent / parent):
                         found[environment["STEPWES_RUN_ID"]] = int(entry.name)
             except OSError:
                 continue
         return found
+
+    def kill(self):
+        try:
+            self.kill_again_and_again()
+        except Exception as error:
+            self.trouble = repr(error)
 
     def kill_again_and_again(self):
         chance, of_run = random.Random(f"{self.seed}/kills"), collections.Counter()
@@ -183,7 +200,7 @@ class Campaign:
         """Submits everything, and waits until everything has ended."""
         began = time.monotonic()
         self.start()
-        killer = threading.Thread(target=self.kill_again_and_again)
+        killer = threading.Thread(target=self.kill)
         killer.start()
         try:
             clients, number = [], 0
@@ -215,6 +232,8 @@ class Campaign:
 
     def look(self):
         """What is wrong, in lines."""
+        if self.trouble:
+            yield f"nobody was killed any more: {self.trouble}"
         # Executions that have just recorded their run's end, and effects that come late.
         self.settle(lambda: not self.rows("executions", "status = 'RUNNING'") and not self.engines())
         yield from self.stop()
