@@ -1,22 +1,19 @@
-"""What a server logs of requests and runs, and the trace that a run belongs to, from its caller to its tools."""
+"""What a server logs of requests and runs, and the trace that a run belongs to, from its caller to its engine."""
 
 import collections
 import json
+import pathlib
 import re
 import subprocess
 
 import pytest
 import requests
-from conftest import BIN, Server, Wes, until
+from conftest import BIN, Server, Wes, until, workflow
 from credentials import Token
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
-TOOL = (
-    "trace.cwl",
-    b"cwlVersion: v1.2\nclass: CommandLineTool\ninputs: {}\n"
-    b"baseCommand: [sh, -c, 'printf %s \"$TRACEPARENT\"']\nstdout: trace\noutputs: {trace: stdout}\n",
-)
+TOOL = ("hello.cwl", b"cwlVersion: v1.2\nclass: CommandLineTool\ninputs: {}\nbaseCommand: [echo, hello]\nstdout: said\noutputs: {said: stdout}\n")
 STATES = ["QUEUED", "INITIALIZING", "RUNNING", "COMPLETE"]
 
 
@@ -38,15 +35,27 @@ def lines(wes, target=None):
     return [line for line in every if target is None or line["target"] == target]
 
 
-def test_one_trace_leads_from_the_caller_to_the_tool(asking, serve_only):
+def environments(pid):
+    """Those of a process and of all that it was started by, as far as they can be read."""
+    while pid > 1:
+        process = pathlib.Path("/proc") / str(pid)
+        try:
+            yield (process / "environ").read_bytes().split(b"\0")
+        except OSError:
+            pass
+        pid = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_one_trace_leads_from_the_caller_to_the_engine(asking, gate, serve_only):
     answer = asking.submit(
-        "trace.cwl", [TOOL], headers={"traceparent": PARENT, "x-request-id": "r1"},
-        workflow_engine_parameters='{"--preserve-environment": "TRACEPARENT"}',
+        "gate.cwl", [workflow("gate.cwl")], headers={"traceparent": PARENT, "x-request-id": "r1"}, workflow_params=gate.params(),
     )
     run_id = answer.json()["run_id"]
-    log = asking.complete(run_id)
-    assert asking.get(f"/runs/{run_id}/outputs/trace").text == PARENT
-    assert log["run_log"]["exit_code"] == 0
+    until(gate.processes, "the workflow's tool runs")
+    seen = [variable for environment in environments(gate.processes()[0]) for variable in environment if variable.startswith(b"TRACEPARENT=")]
+    assert f"TRACEPARENT={PARENT}".encode() in seen, "whoever makes spans in the engine hangs them below the caller's"
+    gate.open()
+    asking.complete(run_id)
     (submitted,) = [line for line in lines(asking, "stepwes::request") if line["request_id"] == "r1"]
     assert (submitted["run_id"], submitted["trace_id"], submitted["status"]) == (run_id, TRACE, 200)
     # Whatever the machine and the task did for the run belongs to its trace.
@@ -63,7 +72,7 @@ def test_one_trace_leads_from_the_caller_to_the_tool(asking, serve_only):
 
 def test_each_state_change_and_each_request_has_one_line_and_none_a_secret(asking, serve_only):
     server = asking.server
-    run_ids = [asking.run("trace.cwl", [TOOL]) for _ in range(2)]
+    run_ids = [asking.run("hello.cwl", [TOOL]) for _ in range(2)]
     for run_id in run_ids:
         asking.complete(run_id)
     for name, path, status in [

@@ -129,8 +129,8 @@ impl Functions {
         let tell = |error: &FunctionError| (error.error_type.clone(), error.error_message.clone());
         let faulted = self.faults.clone().map(|faults| (faults, payload.to_string()));
         let work = handler(payload);
-        // In a task of its own, so that a panic ends the invocation alone, and a caller that hangs
-        // up does not cut it short.
+        // In tasks of their own: so that a panic ends the invocation alone, and is told; and so that
+        // a caller that hangs up cuts neither short.
         let invoked = async move {
             match faulted {
                 None => Some(work.await),
@@ -144,7 +144,8 @@ impl Functions {
                 Err(_) => Err(exited("the function panicked".to_owned())),
             }
         };
-        invocation.logged(tell, work).await
+        let whole = tokio::spawn(invocation.logged(tell, work)).await;
+        whole.unwrap_or_else(|_| Err(exited("the function was not waited for".to_owned())))
     }
 }
 
