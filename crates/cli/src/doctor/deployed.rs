@@ -169,7 +169,7 @@ async fn described(
 fn deployed(stack: &str, status: Option<&StackStatus>, reason: Option<&str>) -> Check {
     let name = "stack";
     let said = status.map_or("unknown", StackStatus::as_str);
-    let found = match reason {
+    let found = match reason.filter(|reason| !reason.is_empty()) {
         Some(reason) => format!("{stack} is {said}: {reason}"),
         None => format!("{stack} is {said}"),
     };
@@ -230,7 +230,7 @@ async fn table(sdk: &SdkConfig, resources: &Resources) -> Check {
     let idle: Vec<_> = found
         .global_secondary_indexes()
         .iter()
-        .filter(|index| index.index_status() != Some(&IndexStatus::Active))
+        .filter(|index| index.index_status().is_some_and(|status| *status != IndexStatus::Active))
         .filter_map(|index| index.index_name())
         .collect();
     let status = found.table_status().map_or("unknown", TableStatus::as_str);
