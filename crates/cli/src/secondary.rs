@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde_json::{Map, Value};
+use stepwes_core::secondary_files;
 
 /// How deep types and imports are followed: a type may name itself.
 const MAX_DEPTH: usize = 32;
@@ -305,14 +306,7 @@ pub(crate) fn files_beside(file: &Path, patterns: &[String]) -> Vec<PathBuf> {
     let Some(name) = file.file_name().and_then(|name| name.to_str()) else { return Vec::new() };
     patterns
         .iter()
-        .map(|pattern| {
-            let suffix = pattern.trim_start_matches('^');
-            let mut stem = name;
-            for _ in suffix.len()..pattern.len() {
-                stem = stem.rsplit_once('.').map_or(stem, |(stem, _)| stem);
-            }
-            file.with_file_name(format!("{stem}{suffix}"))
-        })
+        .map(|pattern| file.with_file_name(secondary_files::name(name, pattern)))
         .filter(|path| path.exists())
         .collect()
 }

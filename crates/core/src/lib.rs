@@ -15,6 +15,7 @@ pub mod ro_crate;
 pub mod run;
 pub mod run_state;
 pub mod saved;
+pub mod secondary_files;
 pub mod state_change;
 pub mod step;
 pub mod task;

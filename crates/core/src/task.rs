@@ -50,6 +50,15 @@ pub mod env {
     /// How many seconds the task goes on asking a service that does not answer before it gives
     /// up and is lost (task definition); 600 when it is not set.
     pub const PATIENCE: &str = "STEPWES_PATIENCE_SECONDS";
+    /// Hosts that are not the internet's and that requests may name all the same (task definition):
+    /// names, `*.` and a name, addresses and networks, one a comma; none when it is not set.
+    pub const ALLOWED_HOSTS: &str = "STEPWES_ALLOWED_HOSTS";
+    /// Folders, one a colon, below which a `file://` workflow may lie; none when it is not set. For
+    /// hosts whose files are the callers' own.
+    pub const FILE_ROOTS: &str = "STEPWES_FILE_ROOTS";
+    /// How much the task fetches of a run's inputs, in MiB (task definition); 102400 when it is not
+    /// set.
+    pub const MAX_INPUT_MIB: &str = "STEPWES_MAX_INPUT_MIB";
     /// Whether S3 is addressed by path: for endpoints that are not AWS's.
     pub const S3_PATH_STYLE: &str = "STEPWES_S3_PATH_STYLE";
 }

@@ -341,9 +341,7 @@ impl Attempt<'_> {
         before: Option<Before>,
         result: &mut TaskResult,
     ) -> Result<(), Failure> {
-        let staged = self
-            .unless_over(stage::stage(self.bucket, self.config, request, &self.work.execution()))
-            .await?;
+        let staged = self.stage(request).await?;
         let kind = &staged.request.request.workflow_type;
         let engine = engines::find(&staged.request.engine, kind).ok_or_else(|| {
             Failure::Service(format!(
@@ -371,7 +369,7 @@ impl Attempt<'_> {
             (self.work.execution(), self.work.outputs(), self.work.state());
         let mut order = Order {
             defaults: &staged.request.default_parameters,
-            parameters: &staged.request.request.workflow_engine_parameters,
+            parameters: &staged.parameters,
             workflow: &staged.workflow,
             fragment: staged.fragment.as_deref(),
             execution: &execution,
@@ -389,8 +387,7 @@ impl Attempt<'_> {
             if !order.resumed {
                 // Files that the workflow had changed have taken the place of those that it was given.
                 self.work.clear().map_err(|error| Failure::local("beginning anew", &error))?;
-                let again = staged.request.clone();
-                self.unless_over(stage::stage(self.bucket, self.config, again, &execution)).await?;
+                self.stage(staged.request.clone()).await?;
                 given = self.given(engine, &order, None).await?;
                 results = self.results(engine, &order).await?;
             }
@@ -452,6 +449,16 @@ impl Attempt<'_> {
         ended
     }
 
+    /// Stages the request's files, with credentials for as long as that takes.
+    async fn stage(&self, request: StoredRequest) -> Result<stage::Staged, Failure> {
+        let (execution, inputs) = (self.work.execution(), self.work.inputs());
+        let stage = stage::stage(self.bucket, self.config, request, &execution, &inputs);
+        tokio::select! {
+            staged = self.unless_over(stage) => staged,
+            never = self.credentials.keep() => match never {},
+        }
+    }
+
     /// What the run was given, for an engine whose state is saved.
     async fn given(
         &self,
@@ -462,9 +469,10 @@ impl Attempt<'_> {
         if engine.saved(order).is_none() {
             return Ok(Staged::default());
         }
-        let (root, folder) = (self.work.root().to_owned(), order.execution.to_owned());
+        let root = self.work.root().to_owned();
+        let folders = [order.execution.to_owned(), self.work.inputs()];
         let before = before.map(|before| before.manifest.staged.clone()).unwrap_or_default();
-        tokio::task::spawn_blocking(move || Staged::of(&root, &folder, &before))
+        tokio::task::spawn_blocking(move || Staged::of(&root, &folders, &before))
             .await
             .map_err(io::Error::other)
             .flatten()

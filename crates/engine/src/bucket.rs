@@ -8,6 +8,7 @@ use aws_sdk_s3::{
     Client,
     config::IdentityCache,
     error::{ProvideErrorMetadata, SdkError},
+    operation::get_object::GetObjectOutput,
     primitives::ByteStream,
 };
 use bytes::Bytes;
@@ -195,6 +196,61 @@ impl Bucket {
             Ok(size)
         })
         .await
+    }
+
+    /// Begins to read an object of `bucket` at a byte, once; the caller goes on when it breaks off.
+    /// With `tag` it is refused unless the object still has that entity tag.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub(crate) async fn begin(
+        &self,
+        bucket: &str,
+        key: &str,
+        from: u64,
+        tag: Option<&str>,
+    ) -> Result<GetObjectOutput, Fault> {
+        self.client
+            .get_object()
+            .bucket(bucket)
+            .key(key)
+            .set_range((from > 0).then(|| format!("bytes={from}-")))
+            .set_if_match(tag.map(str::to_owned))
+            .send()
+            .await
+            .map_err(|error| classify(&error))
+    }
+
+    /// The keys of `bucket` that start with `prefix`, those of empty folders left out.
+    ///
+    /// # Errors
+    /// [`Fault`]; more than `most` are refused.
+    pub(crate) async fn list(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        most: usize,
+    ) -> Result<Vec<String>, Fault> {
+        let mut keys = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self
+                .patiently(prefix, || async {
+                    let page = self.client.list_objects_v2().bucket(bucket).prefix(prefix);
+                    let page = page.set_start_after(after.clone()).send().await;
+                    page.map_err(|error| classify(&error))
+                })
+                .await?;
+            let found: Vec<_> = page.contents().iter().filter_map(|object| object.key()).collect();
+            after = found.last().map(|key| (*key).to_owned());
+            keys.extend(found.into_iter().filter(|key| !key.ends_with('/')).map(str::to_owned));
+            if keys.len() > most {
+                return Err(Fault::Refused(format!("there are more than {most} objects in it")));
+            }
+            if page.is_truncated() != Some(true) || after.is_none() {
+                return Ok(keys);
+            }
+        }
     }
 
     /// Writes a small object, with patience.

@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use stepwes_core::{RunId, task::env, token::AttemptToken};
 
+use crate::hosts::Hosts;
+
 /// The one attempt to execute and where its things are.
 #[derive(Debug)]
 pub(crate) struct Config {
@@ -21,6 +23,16 @@ pub(crate) struct Config {
     pub(crate) s3_path_style: bool,
     pub(crate) metadata_uri: String,
     pub(crate) limits: Limits,
+    pub(crate) sources: Sources,
+}
+
+/// Where files may come from, beside the internet and S3.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sources {
+    /// The hosts that requests may name.
+    pub(crate) hosts: Hosts,
+    /// The folders, as they really are, below which `file://` URLs may lead.
+    pub(crate) file_roots: Vec<PathBuf>,
 }
 
 /// Times and sizes, with one default each.
@@ -39,12 +51,16 @@ pub(crate) struct Limits {
     pub(crate) fetch_idle: Duration,
     /// How long fetching a workflow may take in all.
     pub(crate) fetch_total: Duration,
-    /// How often a workflow is asked for.
+    /// How often a file is asked for, without coming any further.
     pub(crate) fetch_tries: u32,
+    /// The pause before the second try, doubled before each one after that.
+    pub(crate) fetch_pause: Duration,
     /// The largest workflow, in bytes.
     pub(crate) fetch_bytes: u64,
     /// How much of its engine's state an attempt may store in all, in bytes.
     pub(crate) state_bytes: u64,
+    /// How much is fetched of a run's inputs, in bytes.
+    pub(crate) input_bytes: u64,
 }
 
 /// The longest time that finished work has to be uploaded once the task has been told to stop: ECS
@@ -69,8 +85,10 @@ impl Default for Limits {
             fetch_idle: Duration::from_secs(30),
             fetch_total: Duration::from_secs(600),
             fetch_tries: 3,
+            fetch_pause: Duration::from_secs(1),
             fetch_bytes: 1 << 30,
             state_bytes: 64 << 30,
+            input_bytes: 100 << 30,
         }
     }
 }
@@ -117,6 +135,20 @@ impl Config {
             let gib = gib.map_err(|_| wrong(env::STATE_GIB, &value, "a number of GiB"))?;
             limits.state_bytes = u64::from(gib) << 30;
         }
+        if let Some(text) = optional(env::MAX_INPUT_MIB) {
+            let mib = text.parse::<u32>();
+            let mib = mib.map_err(|_| wrong(env::MAX_INPUT_MIB, &text, "a number of MiB"))?;
+            limits.input_bytes = u64::from(mib) << 20;
+        }
+        let hosts = Hosts::allowing(&optional(env::ALLOWED_HOSTS).unwrap_or_default())
+            .map_err(|what| format!("{}: {what}", env::ALLOWED_HOSTS))?;
+        let mut file_roots = Vec::new();
+        for root in optional(env::FILE_ROOTS).iter().flat_map(std::env::split_paths) {
+            let real = root.canonicalize().map_err(|error| {
+                format!("{}: {} cannot be read: {error}", env::FILE_ROOTS, root.display())
+            })?;
+            file_roots.push(real);
+        }
         Ok(Self {
             run_id: run_id.parse().map_err(|_| wrong(env::RUN_ID, &run_id, "a run id"))?,
             attempt: attempt
@@ -137,6 +169,7 @@ impl Config {
             },
             metadata_uri: required("ECS_CONTAINER_METADATA_URI_V4")?,
             limits,
+            sources: Sources { hosts: hosts.behind_proxies(&variable), file_roots },
         })
     }
 }
@@ -197,6 +230,9 @@ mod tests {
             (env::PATIENCE, "18446744073709551615"),
             (env::S3_PATH_STYLE, "maybe"),
             (env::STATE_GIB, "-1"),
+            (env::ALLOWED_HOSTS, "http://x"),
+            (env::FILE_ROOTS, "/no such folder"),
+            (env::MAX_INPUT_MIB, "100 GiB"),
         ] {
             let mut wrong = variables();
             wrong.insert(name, value);

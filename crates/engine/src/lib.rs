@@ -4,14 +4,18 @@
 mod attempt;
 mod body;
 mod bucket;
+mod bundle;
 mod config;
 mod container;
 mod cwl;
+mod drs;
 mod engines;
 mod error;
 mod exit_file;
 mod fetch;
+mod hosts;
 mod http;
+mod inputs;
 mod lend;
 mod logs;
 mod outputs;
@@ -25,6 +29,7 @@ mod stop;
 mod tree;
 mod upload;
 mod wdl;
+mod wdl_inputs;
 mod workdir;
 
 use std::path::PathBuf;

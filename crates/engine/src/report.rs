@@ -45,7 +45,8 @@ const RENEW_AT_MOST_EVERY: Duration = Duration::from_secs(60);
 const RENEW_PAUSE: Duration = Duration::from_secs(1);
 
 /// The pauses between tries: doubling, between these two.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+pub(crate) const PAUSES: (Duration, Duration) =
+    (Duration::from_millis(200), Duration::from_secs(5));
 
 /// How long the report function may take to accept a connection, and to answer.
 const TIMEOUTS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
@@ -418,6 +419,7 @@ mod tests {
             s3_path_style: true,
             metadata_uri: "http://127.0.0.1:9".to_owned(),
             limits: crate::config::Limits::default(),
+            sources: crate::config::Sources::default(),
         };
         Arc::new(Reporter::new(&aws, &config, "arn:task/1".to_owned()))
     }

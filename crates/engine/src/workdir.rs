@@ -53,6 +53,7 @@ impl WorkDir {
         }
         for path in [
             work.execution(),
+            work.inputs(),
             work.outputs(),
             work.logs(),
             work.state(),
@@ -70,7 +71,7 @@ impl WorkDir {
     /// # Errors
     /// As the file system fails.
     pub(crate) fn clear(&self) -> io::Result<()> {
-        for path in [self.execution(), self.state()] {
+        for path in [self.execution(), self.inputs(), self.state()] {
             remove(&path)?;
             DirBuilder::new().mode(0o700).create(path)?;
         }
@@ -85,6 +86,11 @@ impl WorkDir {
     /// Where the request's files are and the engine starts (Toil's `execution`).
     pub(crate) fn execution(&self) -> PathBuf {
         self.root.join("execution")
+    }
+
+    /// Where input files are that come from elsewhere.
+    pub(crate) fn inputs(&self) -> PathBuf {
+        self.root.join("inputs")
     }
 
     /// Where the engine leaves its outputs.

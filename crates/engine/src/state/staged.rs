@@ -29,15 +29,15 @@ struct Given {
 }
 
 impl Staged {
-    /// Everything in `folder`, which is below `root`, as it is now. Files that `before` had too, with
+    /// Everything in `folders`, which are below `root`, as it is now. Files that `before` had too, with
     /// the same content, get the time that they had then.
     ///
     /// # Errors
     /// As the file system fails.
-    pub(crate) fn of(root: &Path, folder: &Path, before: &[StagedFile]) -> io::Result<Self> {
+    pub(crate) fn of(root: &Path, folders: &[PathBuf], before: &[StagedFile]) -> io::Result<Self> {
         let before: BTreeMap<_, _> = before.iter().map(|file| (file.path.as_str(), file)).collect();
         let mut staged = HashMap::new();
-        let mut waiting = vec![folder.to_owned()];
+        let mut waiting = folders.to_vec();
         while let Some(folder) = waiting.pop() {
             for entry in fs::read_dir(folder)? {
                 let path = entry?.path();

@@ -84,7 +84,7 @@ impl Work {
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path().canonicalize().expect("real").join("stepwes-x");
         let work = Self { _folder: folder, root };
-        for name in ["state/records", "execution"] {
+        for name in ["state/records", "execution", "inputs"] {
             fs::create_dir_all(work.root.join(name)).expect("made");
         }
         work
@@ -96,13 +96,17 @@ impl Work {
         fs::write(path, content).expect("written");
     }
 
+    fn given(&self) -> [PathBuf; 2] {
+        ["execution", "inputs"].map(|name| self.root.join(name))
+    }
+
     fn keeper(&self, bucket: &Bucket, limit: u64) -> Keeper {
         let saved = Saved {
             folders: vec![self.root.join("state"), self.root.join("execution")],
             left_out: |path| path == "state/locks",
             is_guard: |path| path.starts_with("state/records/"),
         };
-        let staged = Staged::of(&self.root, &self.root.join("execution"), &[]).expect("staged");
+        let staged = Staged::of(&self.root, &self.given(), &[]).expect("staged");
         Keeper::new(bucket.clone(), (run(), 1), "x", self.root.clone(), Some(saved), staged, limit)
     }
 }
@@ -128,6 +132,7 @@ async fn what_was_saved_comes_back_as_it_was() {
     let (bucket, objects) = bucket(|_| {}).await;
     let work = Work::new();
     work.write("execution/given", "given");
+    work.write("inputs/fetched", "fetched");
     let mut keeper = work.keeper(&bucket, u64::MAX);
     let large: Vec<u8> = (0..3 * SMALL).map(|n| u8::try_from(n % 251).expect("small")).collect();
     work.write("state/records/a", "a is done");
@@ -150,11 +155,13 @@ async fn what_was_saved_comes_back_as_it_was() {
     assert_eq!(Path::new(&manifest.root), work.root);
     fs::remove_dir_all(&work.root).expect("removed");
     work.write("execution/given", "given");
-    let given = work.root.join("execution/given");
-    Staged::of(&work.root, &work.root.join("execution"), &manifest.staged).expect("staged");
+    work.write("inputs/fetched", "fetched");
+    let [given, fetched] = ["execution/given", "inputs/fetched"].map(|path| work.root.join(path));
+    Staged::of(&work.root, &work.given(), &manifest.staged).expect("staged");
     assert_eq!(modified(&given), manifest.staged[0].modified, "engines tell by times");
+    assert_eq!(modified(&fetched), manifest.staged[1].modified, "engines tell by times");
     work.write("execution/given", "other");
-    Staged::of(&work.root, &work.root.join("execution"), &manifest.staged).expect("staged");
+    Staged::of(&work.root, &work.given(), &manifest.staged).expect("staged");
     assert_ne!(modified(&given), manifest.staged[0].modified, "it is not what was given then");
     restore(&bucket, &manifest, &work.root).await.expect("restored");
     for (path, then) in before {

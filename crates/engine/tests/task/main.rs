@@ -6,5 +6,6 @@ mod good;
 mod lend;
 mod real;
 mod sandbox;
+mod sources;
 mod stop;
 mod world;

@@ -142,6 +142,7 @@ impl World {
             .env("STEPWES_REPORT_FUNCTION", "report")
             .env("STEPWES_S3_PATH_STYLE", "true")
             .env("STEPWES_CONTAINER", "none")
+            .env("STEPWES_ALLOWED_HOSTS", "127.0.0.0/8")
             .env("STEPWES_WORK_DIR", self.place("work"))
             .env("STEPWES_EXIT_FILE", self.place("exit.json"))
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
