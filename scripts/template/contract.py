@@ -22,6 +22,7 @@ NOT_IN_AWS = {
     "STEPWES_WORK_LINK": "for hosts that clean up after tasks that were killed",
     "STEPWES_EXIT_FILE": "for hosts that can outlive who started the task",
     "STEPWES_STOP_GRACE_SECONDS": "its default fits the container's StopTimeout",
+    "STEPWES_FILE_ROOTS": "for hosts whose files are the callers' own",
     "STEPWES_PATIENCE_SECONDS": "its default fits services that are never away for long",
 }
 

@@ -45,6 +45,11 @@ PATTERNS = {
         ["ab", "Data", "data/", "data,", "a,b", "s3://data", "data, other", ",".join(["bucket"] * 17)],
     ),
     "UrlSchemes": ([("s3", {}), ("https, s3", {})], ["", "ftp", "s3,", "HTTP", "http s3"]),
+    "AllowedHosts": (
+        [("", {}), ("*.lab.example.org,data.example.org,10.1.0.0/16,fd00::1", {})],
+        ["http://x", "a b", "a, b", "a,", "*", "*.", "a*.org", "10.0.0.0/", "10.0.0.0/1234"],
+    ),
+    "MaxInputMiB": ([("1", {}), ("99999999", {})], ["", "0", "100000000", "1.5", "01", "1 GiB"]),
     "JwtIssuer": ([("https://id.example.org/realms/x", JWT | {"AuthMode": "jwt"})], ["id.example.org", "https://", "http://id.example.org"]),
     "JwtAudience": ([("wes,other", JWT | {"AuthMode": "jwt"})], ["wes, other", ",", "wes,", " "]),
     "OwnerClaim": ([("custom:lab_id", {})], ["", "two words"]),

@@ -123,7 +123,8 @@ class Stack:
         parameters = {
             "VpcId": subnets.find(".//{*}vpcId").text,
             "SubnetIds": ",".join(each.text for each in subnets.iterfind(".//{*}subnetId")),
-            "EngineImage": IMAGE, "LogFilter": "info,stepwes=debug", **self.parameters,
+            # The tests' own servers of workflows and inputs are on this machine.
+            "EngineImage": IMAGE, "LogFilter": "info,stepwes=debug", "AllowedHosts": "127.0.0.0/8", **self.parameters,
         }
         done = subprocess.run(
             [ROOT / ".venv-package/bin/sam", "deploy", "--config-file", ROOT / "samconfig.toml",

@@ -110,6 +110,26 @@ pub(crate) struct EmbeddedArgs {
     /// How many engines may work at once [default: the number of processors]
     #[arg(long, value_name = "N", help_heading = "Embedded server")]
     pub(crate) max_engines: Option<usize>,
+    /// A host that is not the internet's and that runs may name in URLs: a name, *.NAME, an address
+    /// or a network; may be given again [default: this machine, unless callers need tokens]
+    #[arg(long = "allow-host", value_name = "HOST", help_heading = "Embedded server")]
+    pub(crate) allowed_hosts: Vec<String>,
+    /// A bucket that runs may read s3:// inputs from: the folder s3/BUCKET of the server's; may be
+    /// given again
+    #[arg(long = "input-bucket", value_name = "BUCKET", help_heading = "Embedded server")]
+    pub(crate) input_buckets: Vec<String>,
+    /// A folder below which the workflow of a run may be a file:// URL; may be given again
+    #[arg(long = "workflow-dir", value_name = "DIR", help_heading = "Embedded server")]
+    pub(crate) workflow_dirs: Vec<PathBuf>,
+    /// How much is fetched of a run's inputs, in MiB
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 102_400,
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Embedded server"
+    )]
+    pub(crate) max_input_mib: u32,
 }
 
 /// How the steps of a workflow get containers.

@@ -40,7 +40,7 @@ pub(crate) fn submit(
             bucket: arn::BUCKET.to_owned(),
             state_machine_arn: arn::STATE_MACHINE.to_owned(),
             engines,
-            schemes: stepwes_submit::Settings::SCHEMES.map(str::to_owned).to_vec(),
+            schemes: options.schemes(),
             resources,
             limits: stepwes_submit::Limits {
                 max_request_bytes: options.max_request_bytes,
@@ -88,7 +88,7 @@ pub(crate) fn invoked(
             table: arn::TABLE.to_owned(),
             bucket: arn::BUCKET.to_owned(),
             data_role_arn: arn::DATA_ROLE.to_owned(),
-            input_buckets: Vec::new(),
+            input_buckets: options.input_buckets.clone(),
         },
         aws,
     )
@@ -192,6 +192,7 @@ pub(crate) fn api(
     let mut settings =
         stepwes_status::Settings::new(arn::TABLE.to_owned(), arn::BUCKET.to_owned(), engines);
     settings.resources = resources;
+    settings.schemes = options.schemes();
     settings.callers = callers.clone();
     settings.public_url.clone_from(&options.public_url);
     settings.presign_url = Some(presign_url.to_owned());

@@ -49,6 +49,15 @@ pub struct ServeOptions {
     pub container: String,
     /// Whether engines run in a sandbox: `auto`, `bwrap` or `none`.
     pub sandbox: String,
+    /// Hosts that are not the internet's and that requests may name all the same: names, `*.` and a
+    /// name, addresses, networks. Where callers are known by nothing, this machine's own are, too.
+    pub allowed_hosts: Vec<String>,
+    /// Buckets beside the runs' own, folders in the S3's, that every run may read its inputs from.
+    pub input_buckets: Vec<String>,
+    /// Folders below which a `file://` workflow may lie.
+    pub workflow_dirs: Vec<PathBuf>,
+    /// How much is fetched of a run's inputs, in MiB.
+    pub max_input_mib: u32,
     /// How long a task that is told to stop has before every process of it is killed.
     pub stop_timeout: Duration,
     /// How long an engine that is told to stop has before its task kills it; shorter than
@@ -87,6 +96,10 @@ impl Default for ServeOptions {
             max_engines: None,
             container: "auto".to_owned(),
             sandbox: "auto".to_owned(),
+            allowed_hosts: Vec::new(),
+            input_buckets: Vec::new(),
+            workflow_dirs: Vec::new(),
+            max_input_mib: 100 << 10,
             stop_timeout: Duration::from_secs(120),
             stop_grace: Duration::from_secs(20),
             reconcile_interval: Duration::from_secs(15),
@@ -101,7 +114,27 @@ impl Default for ServeOptions {
     }
 }
 
+/// This machine's own addresses. Whoever may run programs here without saying who they are reaches
+/// them anyway.
+const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1"];
+
 impl ServeOptions {
+    /// The hosts that requests may name beside the internet's, as the engine task reads them.
+    pub(crate) fn hosts(&self) -> String {
+        let own: &[&str] = match self.auth {
+            Some(Auth::Token) => &[],
+            Some(Auth::None) | None => &LOOPBACK,
+        };
+        let allowed = self.allowed_hosts.iter().map(String::as_str);
+        allowed.chain(own.iter().copied()).collect::<Vec<_>>().join(",")
+    }
+
+    /// The schemes that a `workflow_url` may have.
+    pub(crate) fn schemes(&self) -> Vec<String> {
+        let file = (!self.workflow_dirs.is_empty()).then_some("file");
+        stepwes_submit::Settings::SCHEMES.into_iter().chain(file).map(str::to_owned).collect()
+    }
+
     /// How the API functions know their callers.
     pub(crate) fn callers(&self) -> Callers {
         match self.auth {
@@ -235,4 +268,26 @@ pub enum ServeError {
     /// Something that should not go wrong.
     #[error("the embedded AWS does not start: {0}")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_is_allowed_where_callers_need_no_token() {
+        let mut options =
+            ServeOptions { allowed_hosts: vec!["10.0.0.1".to_owned()], ..ServeOptions::default() };
+        assert_eq!(options.hosts(), "10.0.0.1,127.0.0.0/8,::1");
+        options.auth = Some(Auth::Token);
+        assert_eq!(options.hosts(), "10.0.0.1");
+    }
+
+    #[test]
+    fn file_urls_are_taken_where_a_folder_is_named() {
+        let mut options = ServeOptions::default();
+        assert_eq!(options.schemes(), ["http", "https", "s3"]);
+        options.workflow_dirs.push(PathBuf::from("/shared"));
+        assert_eq!(options.schemes(), ["http", "https", "s3", "file"]);
+    }
 }

@@ -174,7 +174,9 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
         on_call: Some(Arc::new(move |operation| counted.enter(Service::S3, operation))),
         on_created: Some(events::hook(landed)),
     };
-    let s3 = S3Endpoint::open(&dir.join("s3"), &[arn::BUCKET], Arc::clone(&keys), hooks)
+    let inputs = options.input_buckets.iter().map(String::as_str);
+    let buckets: Vec<_> = std::iter::once(arn::BUCKET).chain(inputs).collect();
+    let s3 = S3Endpoint::open(&dir.join("s3"), &buckets, Arc::clone(&keys), hooks)
         .map_err(|error| unusable(dir.join("s3"), error))?;
     let in_ledger = |error| unusable(dir.join(ledger::FILE), error);
     let sts = Sts::load(Arc::clone(&ledger), keys).await.map_err(in_ledger)?;
@@ -575,7 +577,17 @@ fn endpoint(url: &str, principals: &Principals) -> Endpoint {
 
 /// What a program needs of the server's own environment.
 fn host_environment(path: OsString) -> Vec<(String, OsString)> {
-    let names = ["HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "XDG_RUNTIME_DIR"];
+    let names = [
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "LANG",
+        "TZ",
+        "TMPDIR",
+        "XDG_RUNTIME_DIR",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+    ];
     names
         .into_iter()
         .filter_map(|name| Some((name.to_owned(), std::env::var_os(name)?)))
@@ -603,6 +615,10 @@ fn task_environment(
     set(env::S3_PATH_STYLE, "true".into());
     set(env::CONTAINER, options.container.clone().into());
     set(env::SANDBOX, options.sandbox.clone().into());
+    set(env::ALLOWED_HOSTS, options.hosts().into());
+    // The folders have been found to be there, and none has a colon in it.
+    set(env::FILE_ROOTS, std::env::join_paths(&options.workflow_dirs).unwrap_or_default());
+    set(env::MAX_INPUT_MIB, options.max_input_mib.to_string().into());
     set(env::STOP_GRACE, options.stop_grace.as_secs().to_string().into());
     set(env::PATIENCE, TASKS_WAIT.as_secs().to_string().into());
     environment

@@ -3,7 +3,7 @@
 use std::{
     io::IsTerminal as _,
     num::NonZeroUsize,
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, Mutex},
 };
@@ -164,7 +164,27 @@ fn options(args: &EmbeddedArgs) -> anyhow::Result<ServeOptions> {
             .collect::<anyhow::Result<_>>()?,
         engines_path_dirs: engine_home::of_user().map(|home| home.bin()).into_iter().collect(),
         max_engines,
+        allowed_hosts: args.allowed_hosts.clone(),
+        input_buckets: args.input_buckets.clone(),
+        workflow_dirs: args
+            .workflow_dirs
+            .iter()
+            .map(|dir| workflow_dir(dir))
+            .collect::<anyhow::Result<_>>()?,
+        max_input_mib: args.max_input_mib,
         ..ServeOptions::default()
+    })
+}
+
+/// A folder as it really is.
+fn workflow_dir(dir: &Path) -> anyhow::Result<PathBuf> {
+    let real = dir.canonicalize().ok().filter(|real| real.is_dir());
+    // They are handed on in a list with colons between them.
+    real.filter(|real| !real.as_os_str().as_encoded_bytes().contains(&b':')).ok_or_else(|| {
+        hint(
+            format!("--workflow-dir {} cannot be used", dir.display()),
+            "name a folder that is there, without a colon in its path",
+        )
     })
 }
 
