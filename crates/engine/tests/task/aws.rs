@@ -55,6 +55,10 @@ struct Held {
     stumbles: BTreeMap<String, u32>,
     /// Keys whose writes get no answer.
     silent: Vec<String>,
+    /// Keys whose uploads are completed, but said not to be.
+    unsaid: Vec<String>,
+    /// The checksums that uploads were completed with.
+    checksums: BTreeMap<String, String>,
 }
 
 /// A multipart upload: the checksum that it was begun with, and its parts.
@@ -142,6 +146,11 @@ impl Aws {
     /// Hands out credentials that live so many seconds.
     pub(crate) fn credentials_live(&self, seconds: i64) {
         self.held().lifetime = seconds;
+    }
+
+    /// Completes the uploads of that key, and says that it did not.
+    pub(crate) fn leave_unsaid(&self, key: &str) {
+        self.held().unsaid.push(key.to_owned());
     }
 
     /// Fails the next writes of a key.
@@ -251,6 +260,13 @@ async fn s3(
             return failure(StatusCode::SERVICE_UNAVAILABLE, "SlowDown");
         }
         match (method, query.get("uploadId")) {
+            (Method::HEAD, _) => match (held.objects.get(&key), held.checksums.get(&key)) {
+                (Some(content), Some(checksum)) => {
+                    let headers = [("x-amz-checksum-crc64nvme", checksum.clone())];
+                    (headers, Body::from(content.clone())).into_response()
+                }
+                _ => StatusCode::NOT_FOUND.into_response(),
+            },
             (Method::GET, _) => match held.objects.get(&key) {
                 Some(content) => Body::from(content.clone()).into_response(),
                 None => failure(StatusCode::NOT_FOUND, "NoSuchKey"),
@@ -279,8 +295,16 @@ async fn s3(
                 [("etag", tag)].into_response()
             }
             (Method::POST, Some(upload)) => {
-                let upload = held.uploads.remove(upload).expect("begun");
-                held.objects.insert(key, upload.parts.into_values().flatten().collect());
+                let Some(upload) = held.uploads.remove(upload) else {
+                    return failure(StatusCode::NOT_FOUND, "NoSuchUpload");
+                };
+                let checksum = text("x-amz-checksum-crc64nvme").expect("the whole one");
+                held.checksums.insert(key.clone(), checksum);
+                held.objects.insert(key.clone(), upload.parts.into_values().flatten().collect());
+                if held.unsaid.contains(&key) {
+                    aws.changed();
+                    return failure(StatusCode::SERVICE_UNAVAILABLE, "SlowDown");
+                }
                 "<CompleteMultipartUploadResult></CompleteMultipartUploadResult>".into_response()
             }
             _ => failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),

@@ -225,6 +225,22 @@ async fn large_and_empty_files_arrive_whole() {
 }
 
 #[tokio::test]
+async fn a_large_file_whose_completion_was_not_answered_is_found_complete() {
+    let world = World::new(
+        r#"while [ "$1" != --outdir ]; do shift; done; cd "$2" && seq 1 3000000 > large
+        echo '{}'"#,
+    )
+    .await;
+    let key = format!("outputs/{RUN}/1/large");
+    world.aws.leave_unsaid(&key);
+    let ended = world.run().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    let result = world.result().expect("a result");
+    assert_eq!(result["outcome"], "COMPLETE", "{result}");
+    assert_eq!(result["files"][0]["size"], world.aws.object(&key).expect("there").len());
+}
+
+#[tokio::test]
 async fn a_report_function_that_is_away_is_waited_for() {
     // A port that is taken, but on which nobody listens yet.
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
