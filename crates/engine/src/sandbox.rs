@@ -4,7 +4,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs, io,
-    os::unix::fs::symlink,
+    os::unix::fs::{MetadataExt as _, symlink},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Folders that programs write to whatever `TMPDIR` says: each run gets its own.
 const SHARED: [&str; 2] = ["/tmp", "/var/tmp"];
+
+/// Where in such a folder what others have in it is seen.
+const ALL: &str = ".shared";
 
 /// What is the same for all runs: the machine's files, read-only, processes and shared memory of
 /// the run's own, no capabilities, and an end when whoever started it ends. Devices stay, since
@@ -50,6 +53,11 @@ const BASE: [&str; 16] = [
     "--cap-drop",
     "ALL",
 ];
+
+/// What root needs to unpack an archive with its owners, as tar does for root; whose user is another
+/// one has none of it outside either.
+const OF_ROOT: [&str; 6] =
+    ["--cap-add", "CAP_CHOWN", "--cap-add", "CAP_FOWNER", "--cap-add", "CAP_DAC_OVERRIDE"];
 
 /// A bubblewrap that works here.
 #[derive(Clone, Debug)]
@@ -121,19 +129,22 @@ impl Sandbox {
         let hides = hides.map(Path::canonicalize).transpose()?;
         let hides = hides.as_deref();
         let mut arguments = words(BASE);
-        let mut shared_folders = Vec::new();
+        // The work folder is our own.
+        if fs::metadata(work.root())?.uid() == 0 {
+            arguments.extend(words(OF_ROOT));
+        }
         for (number, shared) in SHARED.iter().map(Path::new).enumerate() {
             if !shared.symlink_metadata().is_ok_and(|data| data.is_dir()) {
                 continue;
             }
             // What is in the shared folder stays where it is, read-only. A mount for each entry
-            // would take seconds where there are many: the whole folder is mounted once, elsewhere,
-            // and links lead there.
+            // would take seconds where there are many: the whole folder is mounted once, in itself,
+            // and links lead there. They are short, since a file system keeps those for little.
             let own = work.sandbox().join(format!("own-{number}"));
-            let all = work.sandbox().join(format!("shared-{number}"));
             fs::create_dir_all(&own)?;
-            fs::create_dir_all(&all)?;
             arguments.extend(words(["--bind".as_ref(), own.as_os_str(), shared.as_ref()]));
+            let all = shared.join(ALL);
+            arguments.extend(words(["--ro-bind".as_ref(), shared.as_os_str(), all.as_ref()]));
             for path in entries(shared) {
                 let is_above = |folder: &Path| folder.starts_with(&path);
                 if is_above(work.root()) || hides.is_some_and(is_above) {
@@ -142,11 +153,10 @@ impl Sandbox {
                         path.as_os_str(),
                         path.as_ref(),
                     ]));
-                } else if let Some(name) = path.file_name() {
-                    symlink(all.join(name), own.join(name))?;
+                } else if let Some(name) = path.file_name().filter(|name| *name != ALL) {
+                    symlink(Path::new(ALL).join(name), own.join(name))?;
                 }
             }
-            shared_folders.push((shared, all));
         }
         if let Some(hides) = hides {
             arguments.extend(words(["--tmpfs".as_ref(), hides.as_os_str()]));
@@ -162,9 +172,6 @@ impl Sandbox {
         }
         let root = work.root().as_os_str();
         arguments.extend(words(["--bind".as_ref(), root, root]));
-        for (shared, all) in shared_folders {
-            arguments.extend(words(["--ro-bind".as_ref(), shared.as_os_str(), all.as_ref()]));
-        }
         if let Some(hides) = hides {
             // Now that all that is in it is in its place.
             arguments.extend(words(["--remount-ro".as_ref(), hides.as_os_str()]));

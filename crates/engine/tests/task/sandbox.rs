@@ -45,6 +45,7 @@ async fn an_engine_writes_its_own_folder_and_temporary_folders_alone() {
         cat "$here/input" && try "$here/outside" outside && try "$here/work/other" "another run"
         try "$HOME/h" home && try "$TMPDIR/t" TMPDIR && try "/tmp/stepwes-$$" /tmp && try /dev/shm/s shm
         try "$PWD/e" execution && try /usr/u /usr
+        { [ "$(id -u)" != 0 ] || { touch o && chown 1:1 o; }; } && echo "root unpacks"
         kill -0 "$(cat "$here/pid")" 2>/dev/null || echo "no other process"
         while [ "$1" != --outdir ]; do shift; done; echo made > "$2/x"; exit 3
     "#;
@@ -66,6 +67,7 @@ async fn an_engine_writes_its_own_folder_and_temporary_folders_alone() {
             "wrote shm",
             "wrote execution",
             "not /usr",
+            "root unpacks",
             "no other process",
         ],
     );
