@@ -231,7 +231,7 @@ async fn a_moment_at_which_records_change_is_none() {
         if !key.ends_with("manifest.json") {
             let mut count = count.lock().expect("counted");
             *count += 1;
-            fs::write(root.join("state/records/a"), format!("{count}")).expect("written");
+            fs::write(root.join("state/records/a"), format!("again {count}")).expect("written");
         }
     })
     .await;
