@@ -182,9 +182,10 @@ fn map_keys(value: &Value, change: fn(char) -> char) -> Value {
 }
 
 impl RunTask {
-    /// The same, of a task that no execution knows of: one that is resumed does not stop it.
+    /// The same, of a task that no execution knows of: one that is resumed neither stops it nor finds
+    /// it when it asks again.
     pub(crate) fn unknown(self) -> Self {
-        Self { started_by: None, ..self }
+        Self { started_by: None, client_token: None, ..self }
     }
 
     /// Makes the task that is asked for, or finds the one that the same request made before.
