@@ -203,7 +203,8 @@ fn server_of(dir: &Path) -> io::Result<Option<RunningServer>> {
 
 /// The tasks that nobody has recorded the end of.
 fn tasks_of(ledger: &Path) -> io::Result<Vec<Task>> {
-    if !ledger.exists() {
+    // It is empty where a folder was made only to keep tokens.
+    if fs::metadata(ledger).map_or(0, |found| found.len()) == 0 {
         return Ok(Vec::new());
     }
     let read = || -> Result<Vec<Task>, Box<dyn std::error::Error + Send + Sync>> {

@@ -269,7 +269,7 @@ mod tests {
             ("GET", "/ga4gh/wes/v1/runs", routes::RUNS, 200),
             ("POST", "/ga4gh/wes/v1/runs", routes::RUNS, 415),
             ("GET", "/fails", "/fails", 500),
-            ("GET", &format!("/ga4gh/wes/v1/runs/{run}"), "none", 404),
+            ("GET", &format!("/ga4gh/wes/v1/runs/{run}"), "none", 405),
         ] {
             ask(method, &format!("{path}?token=s3cret"), "s3cret").await;
             let text = log.take_text();
