@@ -47,6 +47,12 @@ async fn a_run_makes_these_calls_and_no_others() {
     let before = rig.server.calls();
     let run = submit(rig.server.url()).await;
     execution_ended(&rig.server, &run).await;
+    // Those that wait are looked for when the run is submitted, and when it has ended.
+    let queries = before.get("dynamodb:Query").unwrap_or(&0) + 6;
+    until("reconcile has looked who waits", || async {
+        rig.server.calls()["dynamodb:Query"] >= queries
+    })
+    .await;
     let mut calls = rig.server.calls();
     for (name, count) in &mut calls {
         *count -= before.get(name).unwrap_or(&0);
@@ -55,10 +61,11 @@ async fn a_run_makes_these_calls_and_no_others() {
     let shown: Vec<_> = calls.iter().map(|(name, count)| format!("{name} {count}")).collect();
     insta::assert_snapshot!(shown.join("\n"), @r"
     dynamodb:GetItem 6
-    dynamodb:TransactWriteItems 4
+    dynamodb:Query 6
+    dynamodb:TransactWriteItems 5
     dynamodb:UpdateItem 1
     ecs:RunTask 1
-    lambda:Invoke 4
+    lambda:Invoke 5
     s3:GetObject 1
     s3:ListObjectsV2 1
     s3:PutObject 5

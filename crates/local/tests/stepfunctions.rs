@@ -148,6 +148,9 @@ async fn the_time_of_a_run_runs_from_when_its_engine_has_its_slot() {
         rows.collect::<Result<_, _>>().expect("read")
     };
     let runs = [submit(rig.server.url()).await, submit(rig.server.url()).await];
+    // Started by hand, the second does not wait for a slot of the service's, but for one of ECS's.
+    let client = rig.server.aws().sfn();
+    start(&client, &runs[1], &input(&runs[1])).await.expect("started");
     let (mut running, mut waiting) = (String::new(), String::new());
     until("one runs and one waits", || {
         let found = deadlines();
@@ -161,7 +164,6 @@ async fn the_time_of_a_run_runs_from_when_its_engine_has_its_slot() {
     .await;
     assert!(runs.contains(&running) && runs.contains(&waiting));
     let execution = format!("{}{running}", arn::EXECUTION_PREFIX);
-    let client = rig.server.aws().sfn();
     client.stop_execution().execution_arn(execution).send().await.expect("stopped");
     until("the other runs", || async { deadlines().get(&waiting) == Some(&true) }).await;
 }
