@@ -332,7 +332,7 @@ async fn no_engine_is_started_only_to_be_stopped() {
             states.push(common::state(server.url(), run).await);
         }
         states.sort();
-        states == ["INITIALIZING", "RUNNING"]
+        states == ["QUEUED", "RUNNING"]
     })
     .await;
     server.shutdown().await;
