@@ -73,10 +73,10 @@ impl Summary {
                 )
             };
         }
-        // What is counted: runs whose execution was gone. Tasks that are told to stop again, and
+        // What is counted: runs whose execution was gone, and slots of theirs. Tasks that are told to stop again, and
         // runs that were kept long enough, are in order.
         match repair.action {
-            Action::Start | Action::End { .. } => log!(target: REPAIR,),
+            Action::Start | Action::End { .. } | Action::FreeSlot => log!(target: REPAIR,),
             Action::StopTask { .. } | Action::Remove => log!(),
         }
         self.repairs.push(repair);
