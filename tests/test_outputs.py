@@ -8,7 +8,7 @@ import threading
 import zipfile
 
 import pytest
-from conftest import BIN
+from conftest import BIN, Server, Wes
 from test_cli import against, foreign  # noqa: F401
 from waiting import until
 
@@ -213,3 +213,63 @@ def test_a_file_that_was_changed_is_downloaded_again(against, foreign, tmp_path)
     (tmp_path / "out/x").write_bytes(b"old")
     done = against("outputs", "r1", "--outdir", "out")
     assert done.returncode == 0 and (tmp_path / "out/x").read_bytes() == b"new"
+
+
+HELLO = ("hello.cwl", b"cwlVersion: v1.2\nclass: CommandLineTool\ninputs: {}\nbaseCommand: [echo, hello]\nstdout: said here\noutputs: {out: stdout}\n")
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory, serve_only):
+    """A server whose outputs go to a bucket of the operator's."""
+    options = ["--dest-bucket-base", "s3://lab-archive/runs", "--output-bucket", "lab-results"]
+    server = Server(tmp_path_factory.mktemp("elsewhere") / "state", *options).start()
+    yield Wes(server.url, server=server)
+    server.stop()
+
+
+def asking(place):
+    return {"workflow_engine_parameters": json.dumps({"stepwes.dest": place})}
+
+
+@pytest.mark.parametrize(("fields", "bucket", "prefix"), [
+    ({}, "lab-archive", "runs/"), (asking("s3://lab-results/a/b=c/"), "lab-results", "a/b=c/"), (asking("s3://lab-archive"), "lab-archive", ""),
+])
+def test_outputs_go_below_the_run_s_id_where_the_operator_or_the_run_says(elsewhere, tmp_path, fields, bucket, prefix):
+    log = elsewhere.complete(elsewhere.run("hello.cwl", [HELLO], **fields))
+    run_id = log["run_id"]
+    assert log["outputs"]["out"]["location"] == f"s3://{bucket}/{prefix}{run_id}/said here"
+    folder = elsewhere.server.folder / "s3"
+    assert (folder / bucket / prefix / run_id / "said here").read_text() == "hello\n"
+    assert not list((folder / "runs/outputs").glob(f"{run_id}/*"))
+    (entry,) = elsewhere.get(f"/runs/{run_id}/outputs").json()["outputs"]
+    assert entry["location"] == log["outputs"]["out"]["location"] and elsewhere.requests_get(entry["url"]) == b"hello\n"
+    assert not any(word.startswith("stepwes.") for word in log["run_log"]["cmd"])
+    stepwes(elsewhere, "outputs", run_id, "--download", tmp_path)
+    assert (tmp_path / "said here").read_text() == "hello\n"
+
+
+@pytest.mark.parametrize(("place", "told"), [
+    ("s3://elsewhere/x", "may go to lab-archive, lab-results"), ("lab-results", "s3://BUCKET"), ("s3://runs/requests", "may go to"),
+    ("s3://lab-results/../x", "s3://BUCKET"), ("s3://lab-results/*", "s3://BUCKET"),
+])
+def test_a_destination_that_the_operator_does_not_allow_is_refused(elsewhere, place, told):
+    answer = elsewhere.submit("hello.cwl", [HELLO], **asking(place))
+    assert answer.status_code == 400 and told in answer.json()["msg"]
+
+
+def test_without_buckets_of_the_operator_s_there_is_no_destination(service):
+    answer = service.submit("hello.cwl", [HELLO], **asking("s3://lab-results/x"))
+    assert answer.status_code == 400 and "its own bucket" in answer.json()["msg"]
+
+
+@pytest.mark.parametrize("options", [["--output-bucket", "runs"], ["--output-bucket", "No"], ["--dest-bucket-base", "lab"]])
+def test_a_bucket_that_cannot_be_one_keeps_the_server_from_starting(tmp_path, options):
+    done = subprocess.run([str(BIN), "serve", "--port", "0", "--dir", tmp_path / "s", *options], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and options[1] in done.stderr
+
+
+def test_a_failed_run_puts_nothing_into_a_destination(elsewhere):
+    tool = HELLO[1].replace(b"[echo, hello]", b"[sh, -c, 'echo hello; exit 3']")
+    log = elsewhere.ended(elsewhere.run("hello.cwl", [("hello.cwl", tool)]))
+    assert log["state"] == "EXECUTOR_ERROR"
+    assert not (elsewhere.server.folder / "s3/lab-archive/runs" / log["run_id"]).exists()

@@ -40,6 +40,11 @@ PATTERNS = {
         [("abc", {}), ("lab.data,other-1", {})],
         ["ab", "Data", "data/", "data,", "a,b", "-ab", "s3://data", "data, other", "arn:aws:s3:::data"],
     ),
+    "OutputBuckets": ([("", {}), ("lab.results,other-1", {})], ["ab", "Data", "data/", "a,b", "s3://data", "data, other"]),
+    "DestBucketBase": (
+        [("s3://lab-results", {"OutputBuckets": "lab-results"}), ("s3://lab-results/a_b=c.d", {"OutputBuckets": "lab-results"}), ("", {})],
+        ["lab-results", "s3://", "s3://Lab", "s3://lab-results/", "s3://lab-results/*", "s3://lab-results/a b"],
+    ),
     "TriggerBuckets": (
         [("", {}), ("lab.data,other-1", {})],
         ["ab", "Data", "data/", "data,", "a,b", "s3://data", "data, other", ",".join(["bucket"] * 17)],

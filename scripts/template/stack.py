@@ -33,7 +33,8 @@ NETWORK = {"VpcId": "vpc-0123456789abcdef0", "SubnetIds": "subnet-0123456789abcd
 VARIANTS = {
     "the defaults": {},
     "everything on Fargate": {
-        "InputBuckets": "reference-genomes,lab-data", "TriggerBuckets": "lab-data,incoming", "Spot": "yes", "AdminGroup": "admins", "StateChangeTopic": "yes",
+        "InputBuckets": "reference-genomes,lab-data", "OutputBuckets": "lab-results", "DestBucketBase": "s3://lab-results/runs",
+        "TriggerBuckets": "lab-data,incoming", "Spot": "yes", "AdminGroup": "admins", "StateChangeTopic": "yes",
         "WebhookUrl": "https://example.org/wes", "WebhookSecret": "secret", "AlarmEmail": "ops@example.org",
         "PublicServiceInfo": "yes", "Architecture": "arm64",
     },

@@ -107,6 +107,14 @@ pub(crate) struct EmbeddedArgs {
         help_heading = "Embedded server"
     )]
     pub(crate) engine_defaults: Vec<String>,
+    /// A bucket of the embedded S3, a folder beside the runs', that a run may have its outputs put
+    /// into (stepwes.dest); may be given again
+    #[arg(long = "output-bucket", value_name = "BUCKET", help_heading = "Embedded server")]
+    pub(crate) output_buckets: Vec<String>,
+    /// Put outputs into a folder of the run's id below this, unless the run says otherwise, such as
+    /// s3://results/project [default: into the runs' own bucket]
+    #[arg(long, value_name = "URL", help_heading = "Embedded server")]
+    pub(crate) dest_bucket_base: Option<String>,
     /// How many engines may work at once [default: the number of processors]
     #[arg(long, value_name = "N", help_heading = "Embedded server")]
     pub(crate) max_engines: Option<usize>,

@@ -2,7 +2,10 @@
 
 use std::{fmt::Display, ops::RangeInclusive, str::FromStr};
 
-use stepwes_core::resources::ResourceBounds;
+use stepwes_core::{
+    destination::{Destination, Destinations},
+    resources::ResourceBounds,
+};
 use thiserror::Error;
 
 /// A setting is missing or cannot be read. Deploying again with the variable set mends it.
@@ -97,6 +100,27 @@ pub fn resources() -> Result<ResourceBounds, SettingError> {
     match bounds.check() {
         Ok(()) => Ok(bounds),
         Err(why) => Err(SettingError::Unreadable { name, why }),
+    }
+}
+
+/// Where runs may put their outputs (`STEPWES_OUTPUT_BUCKETS`, names separated by commas; none), and
+/// where those go that do not say (`STEPWES_DEST_BUCKET_BASE`, `s3://BUCKET/PREFIX`, a bucket among
+/// them; the runs bucket).
+///
+/// # Errors
+/// [`SettingError::Unreadable`] for what is no destination, or in another bucket.
+pub fn destinations() -> Result<Destinations, SettingError> {
+    let name = "STEPWES_DEST_BUCKET_BASE";
+    let unreadable = |why: String| SettingError::Unreadable { name, why };
+    let buckets = list("STEPWES_OUTPUT_BUCKETS");
+    let default = optional(name)
+        .map(|text| text.parse::<Destination>().map_err(|error| unreadable(error.to_string())))
+        .transpose()?;
+    match &default {
+        Some(default) if !buckets.iter().any(|bucket| bucket == default.bucket()) => {
+            Err(unreadable("its bucket is none of STEPWES_OUTPUT_BUCKETS".to_owned()))
+        }
+        _ => Ok(Destinations { buckets, default }),
     }
 }
 

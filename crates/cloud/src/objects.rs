@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Serialize, de::DeserializeOwned};
+use stepwes_core::destination::OutputsPlace;
 use thiserror::Error;
 
 use crate::{
@@ -154,6 +155,12 @@ impl Objects {
     #[must_use]
     pub fn in_bucket(&self, bucket: &str) -> Self {
         Self { bucket: bucket.to_owned(), ..self.clone() }
+    }
+
+    /// The bucket that a run's outputs are in.
+    #[must_use]
+    pub fn at(&self, place: &OutputsPlace) -> Self {
+        place.bucket.as_ref().map_or_else(|| self.clone(), |bucket| self.in_bucket(bucket))
     }
 
     /// The bucket's name.

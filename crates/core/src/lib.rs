@@ -4,6 +4,7 @@
 pub mod attachment;
 pub mod caller_token;
 pub mod clock;
+pub mod destination;
 pub mod endpoint;
 pub mod engines;
 pub mod error;

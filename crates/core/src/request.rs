@@ -9,6 +9,7 @@ use url::Url;
 
 use crate::{
     attachment::{AttachmentName, check_collisions},
+    destination::Destination,
     engines::{Engine, Engines},
     error::ApiError,
     run::{RequestSummary, RunId},
@@ -66,6 +67,9 @@ pub struct StoredRequest {
     /// What the operator passes to it, as `workflow_engine_parameters` that the request's win over.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub default_parameters: Map<String, Value>,
+    /// Where the run's outputs go, when that is not the runs bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Destination>,
     /// The attachments, which lie beside this file.
     pub attachments: Vec<Attachment>,
     /// The attempt of another run whose saved state this run begins with.

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{error::ApiError, wes::DefaultWorkflowEngineParameter};
+use crate::{destination::DEST, error::ApiError, wes::DefaultWorkflowEngineParameter};
 
 /// What the names of our own `workflow_engine_parameters` begin with. None of them reaches an
 /// engine's command line.
@@ -77,7 +77,8 @@ impl Resources {
     /// 400 naming the parameter that we do not have, or that cannot be read.
     pub fn of_parameters(parameters: &Map<String, Value>) -> Result<Self, ApiError> {
         let mut asked = Self::default();
-        for (name, value) in parameters.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
+        let ours = parameters.iter().filter(|(name, _)| name.starts_with(PREFIX) && *name != DEST);
+        for (name, value) in ours {
             let text = match value {
                 Value::String(text) => text.trim().to_owned(),
                 Value::Number(number) => number.to_string(),
@@ -90,7 +91,7 @@ impl Resources {
                 TIME => (&mut asked.time, "a number of seconds, or such as \"2h\" or \"1d 12h\""),
                 _ => {
                     return Err(ApiError::BadRequest(format!(
-                        "workflow_engine_parameters: {name:?} is not a parameter of this service; it has: {CPU}, {MEMORY}, {DISK}, {TIME}"
+                        "workflow_engine_parameters: {name:?} is not a parameter of this service; it has: {CPU}, {MEMORY}, {DISK}, {TIME}, {DEST}"
                     )));
                 }
             };
@@ -511,8 +512,8 @@ mod tests {
             told.push(read(json!({ TIME: value })).expect_err(value));
         }
         insta::assert_snapshot!(told[..8].join("\n"), @r#"
-        workflow_engine_parameters: "stepwes.gpu" is not a parameter of this service; it has: stepwes.cpu, stepwes.memory, stepwes.disk, stepwes.time
-        workflow_engine_parameters: "stepwes." is not a parameter of this service; it has: stepwes.cpu, stepwes.memory, stepwes.disk, stepwes.time
+        workflow_engine_parameters: "stepwes.gpu" is not a parameter of this service; it has: stepwes.cpu, stepwes.memory, stepwes.disk, stepwes.time, stepwes.dest
+        workflow_engine_parameters: "stepwes." is not a parameter of this service; it has: stepwes.cpu, stepwes.memory, stepwes.disk, stepwes.time, stepwes.dest
         workflow_engine_parameters: stepwes.cpu is null, and must be a number of virtual CPUs, such as 2 or 0.5
         workflow_engine_parameters: stepwes.cpu is true, and must be a number of virtual CPUs, such as 2 or 0.5
         workflow_engine_parameters: stepwes.cpu is 0, and must be a number of virtual CPUs, such as 2 or 0.5

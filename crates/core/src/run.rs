@@ -9,6 +9,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::{
+    destination::Destination,
     resources::Resources,
     run_state::{Position, RunState},
     task::OutputFile,
@@ -123,6 +124,8 @@ pub struct Run {
     pub summary: RequestSummary,
     /// What it asked for of CPU, memory, disk and time.
     pub resources: Resources,
+    /// Where its outputs go, when that is not the runs bucket.
+    pub destination: Option<Destination>,
     /// When it was submitted.
     pub created_at: DateTime<Utc>,
     /// When it last changed state.

@@ -15,6 +15,7 @@ use chrono::Utc;
 use nix::errno::Errno;
 use stepwes_core::{
     TraceParent,
+    destination::OutputsPlace,
     endpoint::Endpoints,
     keys::{self, LogStream},
     request::StoredRequest,
@@ -399,6 +400,8 @@ impl Attempt<'_> {
             job.sandbox =
                 Some(wrapper.map_err(|error| Failure::local("making the sandbox", &error))?);
         }
+        let (run, attempt) = (self.config.run_id, self.config.attempt);
+        let place = OutputsPlace::new(run, attempt, staged.request.destination.as_ref());
         let start_time = Utc::now();
         self.unless_over(self.reporter.run(job.argv.clone(), start_time)).await?;
         result.cmd.clone_from(&job.argv);
@@ -432,7 +435,7 @@ impl Attempt<'_> {
             let finished = async {
                 shipper.finish().await?;
                 let around = Around { container, sandboxed: job.sandbox.is_some() };
-                self.collect(engine, ended, &logs, results, around, result).await
+                self.collect(engine, ended, &logs, (results, &place), around, result).await
             };
             self.unless_late(finished).await
         };
@@ -677,7 +680,7 @@ impl Attempt<'_> {
         engine: &dyn Engine,
         Ended { exit, disk_full, .. }: Ended,
         logs: &Logs,
-        results: Place,
+        (results, place): (Place, &OutputsPlace),
         around: Around,
         result: &mut TaskResult,
     ) -> Result<(), Failure> {
@@ -698,7 +701,7 @@ impl Attempt<'_> {
             large.outputs = object(&foreseen)?;
             is_readable(&large)?;
             drop((foreseen, large));
-            let uploaded = self.upload(tree).await?;
+            let uploaded = self.upload(place, tree).await?;
             result.files = uploaded.list();
             result.outputs = object(&uploaded)?;
             result.outcome = TaskOutcome::Complete;
@@ -706,7 +709,9 @@ impl Attempt<'_> {
         }
         // The engine's own reason comes before that of outputs which it left behind.
         let uploaded = match tree {
-            Ok(tree) => self.upload(tree).await,
+            Ok(tree) if place.bucket.is_none() => self.upload(place, tree).await,
+            // Whoever looks into a destination finds results, not what a failed run left behind.
+            Ok(_) => Ok(Outputs::default()),
             Err(failure) => Err(failure),
         };
         match uploaded {
@@ -758,8 +763,8 @@ impl Attempt<'_> {
             .map_err(Failure::Request)
     }
 
-    async fn upload(&self, tree: Tree) -> Result<Outputs, Failure> {
-        outputs::upload(self.bucket, self.config.run_id, self.config.attempt, tree).await
+    async fn upload(&self, place: &OutputsPlace, tree: Tree) -> Result<Outputs, Failure> {
+        outputs::upload(self.bucket, place, tree).await
     }
 }
 

@@ -12,6 +12,7 @@ use aws_sdk_s3::{
     primitives::ByteStream,
 };
 use bytes::Bytes;
+use stepwes_core::destination::OutputsPlace;
 use tokio::{io::AsyncWriteExt as _, sync::Semaphore};
 
 use crate::{
@@ -113,6 +114,12 @@ impl Bucket {
             patience: config.limits.patience,
             transfers: upload::transfers(),
         }
+    }
+
+    /// The bucket that outputs go to.
+    pub(crate) fn holding(&self, place: &OutputsPlace) -> Self {
+        let name = place.bucket.clone().unwrap_or_else(|| self.name.clone());
+        Self { name, ..self.clone() }
     }
 
     /// Repeats `attempt` while the store is out of reach.

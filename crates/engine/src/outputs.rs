@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use stepwes_core::{RunId, keys, task::OutputFile};
+use stepwes_core::{destination::OutputsPlace, task::OutputFile};
 
 use crate::{
     bucket::{Bucket, Fault, Uploaded},
@@ -50,13 +50,13 @@ pub(crate) fn foresee(tree: &Tree) -> Outputs {
 /// [`Failure::Request`] for a file that cannot be read; otherwise the store's failure.
 pub(crate) async fn upload(
     bucket: &Bucket,
-    run: RunId,
-    attempt: u32,
+    place: &OutputsPlace,
     tree: Tree,
 ) -> Result<Outputs, Failure> {
+    let bucket = &bucket.holding(place);
     let files = futures::stream::iter(tree.files)
         .map(|(path, file)| async move {
-            let key = keys::output(run, attempt, &path);
+            let key = place.key(&path);
             match bucket.upload(&key, &file, None).await {
                 Ok(uploaded) => Ok((path, uploaded)),
                 Err(Fault::Local(error)) => {

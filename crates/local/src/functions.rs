@@ -42,6 +42,7 @@ pub(crate) fn submit(
             engines,
             schemes: options.schemes(),
             resources,
+            destinations: options.destinations.clone(),
             limits: stepwes_submit::Limits {
                 max_request_bytes: options.max_request_bytes,
                 ..stepwes_submit::Limits::default()
@@ -89,6 +90,7 @@ pub(crate) fn invoked(
             bucket: arn::BUCKET.to_owned(),
             data_role_arn: arn::DATA_ROLE.to_owned(),
             input_buckets: options.input_buckets.clone(),
+            output_buckets: options.destinations.buckets.clone(),
         },
         aws,
     )

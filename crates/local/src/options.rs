@@ -3,6 +3,7 @@
 use std::{io, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use stepwes_cloud::http::Callers;
+use stepwes_core::destination::Destinations;
 use thiserror::Error;
 
 use crate::{
@@ -67,6 +68,8 @@ pub struct ServeOptions {
     pub reconcile_interval: Duration,
     /// How long a run may be without a sign of life before it is looked after.
     pub reconcile_grace: Duration,
+    /// Where runs may put their outputs: buckets of the embedded S3.
+    pub destinations: Destinations,
     /// How large a request may be, in bytes.
     pub max_request_bytes: u64,
     /// How long one attempt may take.
@@ -104,6 +107,7 @@ impl Default for ServeOptions {
             stop_grace: Duration::from_secs(20),
             reconcile_interval: Duration::from_secs(15),
             reconcile_grace: Duration::from_secs(10),
+            destinations: Destinations::default(),
             max_request_bytes: 256 << 20,
             run_timeout: Duration::from_secs(10 * 24 * 3600),
             max_attempts: 3,

@@ -175,7 +175,8 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
         on_created: Some(events::hook(landed)),
     };
     let inputs = options.input_buckets.iter().map(String::as_str);
-    let buckets: Vec<_> = std::iter::once(arn::BUCKET).chain(inputs).collect();
+    let outputs = options.destinations.buckets.iter().map(String::as_str);
+    let buckets: Vec<_> = std::iter::once(arn::BUCKET).chain(inputs).chain(outputs).collect();
     let s3 = S3Endpoint::open(&dir.join("s3"), &buckets, Arc::clone(&keys), hooks)
         .map_err(|error| unusable(dir.join("s3"), error))?;
     let in_ledger = |error| unusable(dir.join(ledger::FILE), error);

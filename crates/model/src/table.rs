@@ -99,6 +99,7 @@ impl Item {
             task_arn: self.holder.map(arn),
             summary: RequestSummary::default(),
             resources: Resources::default(),
+            destination: None,
             created_at: DateTime::UNIX_EPOCH,
             updated_at: DateTime::UNIX_EPOCH,
             start_time: None,
@@ -231,6 +232,7 @@ pub(crate) fn existing(
         owner: String::new(),
         summary: RequestSummary::default(),
         resources: Resources::default(),
+        destination: None,
         idempotency: Some(Idempotency {
             key: "key".to_owned(),
             fingerprint: String::new(),

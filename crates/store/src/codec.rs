@@ -92,6 +92,7 @@ pub(crate) fn encode_run(run: &Run) -> Item {
     set(at::WORKFLOW_URL, Some(text(&run.summary.workflow_url)));
     set(at::TAGS, Some(tags_text(&run.summary.tags)));
     set(at::RESOURCES, (!run.resources.is_empty()).then(|| json_text(&run.resources)));
+    set(at::DESTINATION, run.destination.as_ref().map(|place| text(place.to_string())));
     set(at::CREATED_AT, Some(text(instant(run.created_at))));
     set(at::UPDATED_AT, Some(text(instant(run.updated_at))));
     set(at::START_TIME, run.start_time.map(|time| text(instant(time))));
@@ -125,6 +126,7 @@ pub(crate) fn decode_run(item: &Item) -> Result<Run, StoreError> {
             tags: fields.tags(at::TAGS)?,
         },
         resources: fields.optional(at::RESOURCES, Fields::resources)?.unwrap_or_default(),
+        destination: fields.optional(at::DESTINATION, Fields::parsed)?,
         created_at: fields.parsed(at::CREATED_AT)?,
         updated_at: fields.parsed(at::UPDATED_AT)?,
         start_time: fields.optional(at::START_TIME, Fields::parsed)?,

@@ -94,6 +94,7 @@ impl RunStore {
             task_arn: None,
             summary: new.summary.clone(),
             resources: new.resources,
+            destination: new.destination.clone(),
             created_at: now,
             updated_at: now,
             start_time: None,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use stepwes_core::{
     caller_token::{SecretDigest, TokenName},
+    destination::Destination,
     keys::outputs_json,
     resources::Resources,
     run::{RequestSummary, Run, RunId},
@@ -27,6 +28,8 @@ pub struct NewRun {
     pub summary: RequestSummary,
     /// What it asks for of CPU, memory, disk and time.
     pub resources: Resources,
+    /// Where its outputs go, when that is not the runs bucket.
+    pub destination: Option<Destination>,
     /// The caller's idempotency key, when there was one.
     pub idempotency: Option<Idempotency>,
     /// The trace that it belongs to.

@@ -73,6 +73,8 @@ pub const WORKFLOW_URL: &str = "workflow_url";
 pub const TAGS: &str = "tags";
 /// What the run asked for of CPU, memory, disk and time, a JSON object as text; absent for nothing.
 pub const RESOURCES: &str = "resources";
+/// Where the run's outputs go, `s3://…`; absent for the runs bucket.
+pub const DESTINATION: &str = "destination";
 /// When the run was submitted, or the token made.
 pub const CREATED_AT: &str = "created_at";
 /// When the run last changed state, the sort key of [`BY_STATE`].

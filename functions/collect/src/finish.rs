@@ -131,8 +131,10 @@ impl Finisher {
         if let Some(problem) = self.missing(run, result).await? {
             return self.system_error_of(run, problem, of_engine(result)).await;
         }
-        let url = |key: &str| self.objects.url(key);
-        let outputs = match outputs::collected(run.run_id, attempt, result, url) {
+        let place = run.outputs_place();
+        let objects = self.objects.at(&place);
+        let url = |key: &str| objects.url(key);
+        let outputs = match outputs::collected(&place.prefix, result, url) {
             Ok(outputs) => outputs,
             Err(problem) => {
                 return self.system_error_of(run, problem.to_string(), of_engine(result)).await;
@@ -169,11 +171,11 @@ impl Finisher {
         if result.files.is_empty() {
             return Ok(None);
         }
-        let prefix = keys::outputs_prefix(run.run_id, run.attempt);
-        let listed = self.objects.list(&prefix).await?;
+        let place = run.outputs_place();
+        let listed = self.objects.at(&place).list(&place.prefix).await?;
         let there: HashMap<&str, u64> = listed
             .iter()
-            .filter_map(|object| Some((object.key.strip_prefix(&prefix)?, object.size)))
+            .filter_map(|object| Some((object.key.strip_prefix(&place.prefix)?, object.size)))
             .collect();
         Ok(result.files.iter().find_map(|file| match there.get(file.path.as_str()) {
             Some(size) if *size == file.size => None,

@@ -8,10 +8,7 @@ use std::collections::HashMap;
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
-use stepwes_core::{
-    RunId, keys,
-    task::{EngineOutputs, OUTDIR_SCHEME, OutputFile, TaskResult},
-};
+use stepwes_core::task::{EngineOutputs, OUTDIR_SCHEME, OutputFile, TaskResult};
 use thiserror::Error;
 
 /// The longest key that S3 takes, in bytes.
@@ -29,17 +26,16 @@ pub enum OutputsError {
 }
 
 /// The output object of a run (WES 1.1, `RunLog.outputs`): the engine's own with its locations
-/// mapped, or a listing of the files when it has none. `url` gives the URL of a key.
+/// mapped, or a listing of the files when it has none. Their keys begin with `prefix`, and `url`
+/// gives the URL of a key.
 ///
 /// # Errors
 /// [`OutputsError`] when a path is not below the output directory, or a file was not uploaded.
 pub fn collected(
-    run_id: RunId,
-    attempt: u32,
+    prefix: &str,
     result: &TaskResult,
     url: impl Fn(&str) -> String,
 ) -> Result<Value, OutputsError> {
-    let prefix = keys::outputs_prefix(run_id, attempt);
     for file in &result.files {
         if !is_plain(&file.path) || prefix.len() + file.path.len() > MAX_KEY {
             return Err(OutputsError::Path(file.path.clone()));

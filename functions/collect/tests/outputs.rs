@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use stepwes_collect::outputs::{OutputsError, collected};
 use stepwes_core::{
-    RunId,
+    RunId, keys,
     task::{EngineOutputs, OutputFile, TaskOutcome, TaskResult},
 };
 
@@ -36,7 +36,7 @@ fn show(outputs: EngineOutputs, files: &[&str]) -> Result<Value, OutputsError> {
         outputs,
         files,
     };
-    collected(run_id(), 2, &result, |key| format!("s3://b/{key}"))
+    collected(&keys::outputs_prefix(run_id(), 2), &result, |key| format!("s3://b/{key}"))
 }
 
 #[test]

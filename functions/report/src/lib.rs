@@ -42,6 +42,9 @@ pub struct Settings {
     /// The buckets that every run may read its inputs from (`STEPWES_INPUT_BUCKETS`, names
     /// separated by commas; none).
     pub input_buckets: Vec<String>,
+    /// The buckets that a run's outputs may go to (`STEPWES_OUTPUT_BUCKETS`, names separated by
+    /// commas; none).
+    pub output_buckets: Vec<String>,
 }
 
 impl Settings {
@@ -55,6 +58,7 @@ impl Settings {
             bucket: env::required("STEPWES_BUCKET")?,
             data_role_arn: env::required("STEPWES_DATA_ROLE_ARN")?,
             input_buckets: env::list("STEPWES_INPUT_BUCKETS"),
+            output_buckets: env::list("STEPWES_OUTPUT_BUCKETS"),
         })
     }
 }
@@ -79,8 +83,12 @@ impl State {
     /// # Errors
     /// [`ReportError`] when the buckets cannot be written into a session policy, or must not be.
     pub fn new(settings: Settings, aws: &Aws) -> Result<Self, ReportError> {
-        let policy =
-            Policy::new(&settings.data_role_arn, &settings.bucket, &settings.input_buckets)?;
+        let policy = Policy::new(
+            &settings.data_role_arn,
+            &settings.bucket,
+            &settings.input_buckets,
+            &settings.output_buckets,
+        )?;
         Ok(Self {
             store: aws.store(&settings.table),
             sts: aws.sts(),
@@ -124,8 +132,9 @@ pub async fn handle(state: &State, request: ReportRequest) -> Result<ReportRespo
             let policy = &state.policy;
             let given = match request.action {
                 ReportAction::Claim => {
-                    let from = resumed_from(&run);
-                    Some((Holder::Task, policy.of_attempt(run.run_id, run.attempt, from)))
+                    let (from, destination) = (resumed_from(&run), run.destination.as_ref());
+                    let text = policy.of_attempt(run.run_id, run.attempt, from, destination);
+                    Some((Holder::Task, text))
                 }
                 ReportAction::Credentials => Some((Holder::Engine, policy.of_engine(run.run_id))),
                 // Those of its claim serve on, and it claims again when it needs others.

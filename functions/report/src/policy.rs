@@ -1,7 +1,11 @@
 //! The session policy: what one attempt of one run may do in S3.
 
 use serde_json::json;
-use stepwes_core::{RunId, keys};
+use stepwes_core::{
+    RunId,
+    destination::{Destination, OutputsPlace, is_bucket_name},
+    keys,
+};
 use thiserror::Error;
 
 /// The longest session policy that STS takes, in characters
@@ -13,13 +17,14 @@ pub const MAX_POLICY: usize = 2048;
 pub enum PolicyError {
     /// A name that no bucket can have: it would widen the policy, or break it.
     #[error(
-        "{0:?} is no bucket's name; STEPWES_BUCKET and STEPWES_INPUT_BUCKETS take plain names \
-         (3 to 63 of a-z, 0-9, '-' and '.'), without s3://, paths or wildcards"
+        "{0:?} is no bucket's name; STEPWES_BUCKET, STEPWES_INPUT_BUCKETS and STEPWES_OUTPUT_BUCKETS \
+         take plain names (3 to 63 of a-z, 0-9, '-' and '.'), without s3://, paths or wildcards"
     )]
     Name(String),
-    /// The runs bucket among the input buckets: every run could read every other's files.
+    /// The runs bucket among the input or output buckets: every run could read every other's files,
+    /// or put its own in their place.
     #[error(
-        "take the runs bucket {0:?} out of STEPWES_INPUT_BUCKETS: it would open every run's files to every other run"
+        "take the runs bucket {0:?} out of STEPWES_INPUT_BUCKETS and STEPWES_OUTPUT_BUCKETS: it would open every run's files to every other run"
     )]
     RunsBucket(String),
     /// More buckets than a session policy has room for.
@@ -43,6 +48,8 @@ pub enum PolicyError {
 /// What session policies are made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
+    /// What a bucket's ARN begins with.
+    all: String,
     runs: String,
     inputs: Vec<String>,
 }
@@ -53,7 +60,12 @@ impl Policy {
     ///
     /// # Errors
     /// [`PolicyError`].
-    pub fn new(role_arn: &str, bucket: &str, inputs: &[String]) -> Result<Self, PolicyError> {
+    pub fn new(
+        role_arn: &str,
+        bucket: &str,
+        inputs: &[String],
+        outputs: &[String],
+    ) -> Result<Self, PolicyError> {
         let partition = match role_arn.split(':').collect::<Vec<_>>().as_slice() {
             ["arn", partition, "iam", _, _, role]
                 if !partition.is_empty() && role.starts_with("role/") =>
@@ -62,21 +74,27 @@ impl Policy {
             }
             _ => return Err(PolicyError::Role(role_arn.to_owned())),
         };
-        for name in inputs.iter().map(String::as_str).chain([bucket]) {
+        for name in inputs.iter().chain(outputs).map(String::as_str).chain([bucket]) {
             if !is_bucket_name(name) {
                 return Err(PolicyError::Name(name.to_owned()));
             }
         }
-        if inputs.iter().any(|name| name == bucket) {
+        if inputs.iter().chain(outputs).any(|name| name == bucket) {
             return Err(PolicyError::RunsBucket(bucket.to_owned()));
         }
         let arn = |name: &str| format!("arn:{partition}:s3:::{name}");
-        let policy =
-            Self { runs: arn(bucket), inputs: inputs.iter().map(|name| arn(name)).collect() };
-        let longest = RunId::from_uuid(uuid::Uuid::max());
-        let length = policy.of_attempt(longest, u32::MAX, Some(longest)).len();
-        if length > MAX_POLICY {
-            return Err(PolicyError::TooLong { count: inputs.len(), length });
+        let policy = Self {
+            all: arn(""),
+            runs: arn(bucket),
+            inputs: inputs.iter().map(|name| arn(name)).collect(),
+        };
+        let destinations = outputs.iter().map(|name| Some(Destination::longest(name)));
+        for destination in destinations.chain([None]) {
+            let run = RunId::from_uuid(uuid::Uuid::max());
+            let length = policy.of_attempt(run, u32::MAX, Some(run), destination.as_ref()).len();
+            if length > MAX_POLICY {
+                return Err(PolicyError::TooLong { count: inputs.len(), length });
+            }
         }
         Ok(policy)
     }
@@ -84,21 +102,38 @@ impl Policy {
     /// The policy of one attempt's task: the request and every attempt's work can be read (an engine that
     /// resumes reads what the lost attempt left), its own work and outputs be written, its own
     /// outputs be read again, the inputs be read; and of the run that it goes on from, `resumed_from`,
-    /// the state that was saved. Nothing can be deleted.
+    /// the state that was saved. Nothing can be deleted. The outputs are those of the attempt, or what
+    /// is below the run's prefix of its `destination`.
     #[must_use]
-    pub fn of_attempt(&self, run_id: RunId, attempt: u32, resumed_from: Option<RunId>) -> String {
+    pub fn of_attempt(
+        &self,
+        run_id: RunId,
+        attempt: u32,
+        resumed_from: Option<RunId>,
+        destination: Option<&Destination>,
+    ) -> String {
         let runs = &self.runs;
         let request = keys::request_prefix(run_id);
         let work = keys::work_prefix(run_id, attempt);
         let all_work = work.strip_suffix(&format!("{attempt}/")).unwrap_or(&work);
-        let outputs = keys::outputs_prefix(run_id, attempt);
+        let place = OutputsPlace::new(run_id, attempt, destination);
+        let (listed, outputs) = match &place.bucket {
+            None => (vec![request.as_str(), all_work, &place.prefix], None),
+            Some(bucket) => {
+                let outputs = format!("{}{bucket}/{}*", self.all, place.prefix);
+                (vec![request.as_str(), all_work], Some(outputs))
+            }
+        };
+        let own = outputs.clone().unwrap_or_else(|| format!("{runs}/{}*", place.prefix));
         let write = json!({
             "Effect": "Allow",
             "Action": ["s3:PutObject", "s3:AbortMultipartUpload"],
-            "Resource": [format!("{runs}/{work}*"), format!("{runs}/{outputs}*")],
+            "Resource": [format!("{runs}/{work}*"), own],
         });
-        let saved = resumed_from.map(|from| format!("{}*/state/", keys::all_work_prefix(from)));
-        self.reading(&[&request, all_work, &outputs], saved.as_deref(), Some(write))
+        let saved = resumed_from
+            .map(|from| format!("{runs}/{}*/state/*", keys::all_work_prefix(from)));
+        let unlisted = saved.into_iter().chain(outputs).collect();
+        self.reading(&listed, unlisted, Some(write))
     }
 
     /// The policy of what a task runs, the engine and its tools: the request and the inputs can be
@@ -106,20 +141,20 @@ impl Policy {
     /// beyond the run's end must not be able to change what it came to.
     #[must_use]
     pub fn of_engine(&self, run_id: RunId) -> String {
-        self.reading(&[&keys::request_prefix(run_id)], None, None)
+        self.reading(&[&keys::request_prefix(run_id)], Vec::new(), None)
     }
 
     /// A policy that lets everything below `prefixes` of the runs bucket be read and listed, and
-    /// the inputs; what is below `unlisted` be read; with one more statement.
+    /// the inputs; the objects `unlisted`, by their ARNs, be read; with one more statement.
     fn reading(
         &self,
         prefixes: &[&str],
-        unlisted: Option<&str>,
+        unlisted: Vec<String>,
         more: Option<serde_json::Value>,
     ) -> String {
         let runs = &self.runs;
-        let read = prefixes.iter().copied().chain(unlisted);
-        let objects: Vec<_> = read.map(|prefix| format!("{runs}/{prefix}*")).collect();
+        let objects: Vec<_> =
+            prefixes.iter().map(|prefix| format!("{runs}/{prefix}*")).chain(unlisted).collect();
         let listed: Vec<_> = prefixes.iter().map(|prefix| format!("{prefix}*")).collect();
         let mut statements =
             vec![json!({"Effect": "Allow", "Action": "s3:GetObject", "Resource": objects})];
@@ -141,14 +176,4 @@ impl Policy {
         }
         json!({"Version": "2012-10-17", "Statement": statements}).to_string()
     }
-}
-
-/// S3's rule for general purpose buckets
-/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>).
-fn is_bucket_name(name: &str) -> bool {
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    (3..=63).contains(&name.len())
-        && name.starts_with(plain)
-        && name.ends_with(plain)
-        && name.chars().all(|c| plain(c) || c == '-' || c == '.')
 }

@@ -1,6 +1,6 @@
 //! The session policy.
 
-use stepwes_core::RunId;
+use stepwes_core::{RunId, destination::Destination};
 use stepwes_report::policy::{MAX_POLICY, Policy, PolicyError};
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/stepwes-data";
@@ -14,11 +14,11 @@ fn names(names: &[&str]) -> Vec<String> {
 }
 
 fn policy(inputs: &[&str]) -> Result<Policy, PolicyError> {
-    Policy::new(ROLE, "runs-bucket", &names(inputs))
+    Policy::new(ROLE, "runs-bucket", &names(inputs), &[])
 }
 
 fn shown(policy: &Policy) -> String {
-    let text = policy.of_attempt(run(), 2, None);
+    let text = policy.of_attempt(run(), 2, None, None);
     let value: serde_json::Value = serde_json::from_str(&text).expect("a policy is JSON");
     serde_json::to_string_pretty(&value).expect("JSON")
 }
@@ -67,6 +67,23 @@ fn a_task_reads_its_run_and_writes_its_attempt() {
       ]
     }
     "#);
+}
+
+#[test]
+fn a_run_with_a_destination_writes_there_below_its_own_prefix_alone() {
+    let policy = policy(&[]).expect("a policy");
+    let destination = "s3://lab-results/project".parse().expect("a destination");
+    let text = policy.of_attempt(run(), 2, None, Some(&destination));
+    let value: serde_json::Value = serde_json::from_str(&text).expect("a policy is JSON");
+    let outputs = format!("arn:aws:s3:::lab-results/project/{}/*", run());
+    let writes = &value["Statement"][1];
+    assert_eq!(writes["Action"][0], "s3:PutObject");
+    let work = format!("arn:aws:s3:::runs-bucket/work/{}/2/*", run());
+    assert_eq!(writes["Resource"], serde_json::json!([work, outputs]));
+    let reads = value["Statement"][0]["Resource"].as_array().expect("a list");
+    assert!(reads.contains(&outputs.into()));
+    assert_eq!(text.matches("lab-results").count(), 2, "{text}");
+    assert!(!text.contains("runs-bucket/outputs"), "{text}");
 }
 
 #[test]
@@ -176,7 +193,7 @@ fn what_a_task_runs_reads_its_request_and_the_inputs_and_writes_nothing() {
 #[test]
 fn a_policy_never_says_more_than_two_wildcard_free_things_about_other_runs() {
     let policy = policy(&["reference-data"]).expect("a policy");
-    let text = policy.of_attempt(run(), 2, None);
+    let text = policy.of_attempt(run(), 2, None, None);
     let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     for statement in value["Statement"].as_array().expect("statements") {
         let resources = match &statement["Resource"] {
@@ -205,7 +222,7 @@ fn a_run_that_goes_on_from_another_reads_what_that_one_saved_and_nothing_else_of
     let from: RunId = "01890a5d-ac96-774b-bcce-b302099a0000".parse().expect("a run id");
     let policy = policy(&[]).expect("a policy");
     let (with, without) =
-        (policy.of_attempt(run(), 1, Some(from)), policy.of_attempt(run(), 1, None));
+        (policy.of_attempt(run(), 1, Some(from), None), policy.of_attempt(run(), 1, None, None));
     let saved = format!(r#""arn:aws:s3:::runs-bucket/work/{from}/*/state/*""#);
     assert_eq!(with.matches(&from.to_string()).count(), 1);
     assert_eq!(with.replace(&format!(",{saved}"), ""), without, "reading is all that is added");
@@ -218,22 +235,24 @@ fn a_run_that_goes_on_from_another_reads_what_that_one_saved_and_nothing_else_of
 #[test]
 fn the_partition_is_the_roles() {
     let role = "arn:aws-cn:iam::123456789012:role/stepwes-data";
-    let policy = Policy::new(role, "runs-bucket", &names(&["inputs"])).expect("a policy");
-    let text = policy.of_attempt(run(), 1, None);
+    let policy = Policy::new(role, "runs-bucket", &names(&["inputs"]), &[]).expect("a policy");
+    let text = policy.of_attempt(run(), 1, None, None);
     assert!(text.contains("arn:aws-cn:s3:::runs-bucket") && !text.contains("arn:aws:"));
 }
 
 #[test]
 fn a_policy_of_any_attempt_fits_into_what_sts_takes_or_is_refused_at_the_start() {
     let long = |n: usize| format!("{n:03}-{}", "x".repeat(59));
-    let bucket = long(999);
-    let longest = RunId::from_uuid(uuid::Uuid::max());
+    let (bucket, output) = (long(999), long(998));
     let mut inputs = Vec::new();
     let count = loop {
-        match Policy::new(ROLE, &bucket, &inputs) {
+        match Policy::new(ROLE, &bucket, &inputs, std::slice::from_ref(&output)) {
             Ok(policy) => {
-                let text = policy.of_attempt(longest, u32::MAX, Some(longest));
-                assert!(text.len() <= MAX_POLICY, "{} characters", text.len());
+                let run = RunId::from_uuid(uuid::Uuid::max());
+                for destination in [None, Some(Destination::longest(&output))] {
+                    let text = policy.of_attempt(run, u32::MAX, Some(run), destination.as_ref());
+                    assert!(text.len() <= MAX_POLICY, "{} characters", text.len());
+                }
             }
             Err(PolicyError::TooLong { count, length }) => {
                 assert!(length > MAX_POLICY);
@@ -251,9 +270,12 @@ fn names_that_would_widen_the_policy_are_refused() {
     for name in ["*", "a*b", "b/other", "s3://bucket", "", "ab", "UPPER", "a\"b", "${aws:x}", "-ab"]
     {
         assert!(matches!(policy(&[name]), Err(PolicyError::Name(_))), "{name}");
-        assert!(Policy::new(ROLE, name, &[]).is_err(), "{name}");
+        assert!(Policy::new(ROLE, name, &[], &[]).is_err(), "{name}");
     }
     assert!(matches!(policy(&["runs-bucket"]), Err(PolicyError::RunsBucket(_))));
+    let outputs = |name: &str| Policy::new(ROLE, "runs-bucket", &[], &names(&[name]));
+    assert!(matches!(outputs("runs-bucket"), Err(PolicyError::RunsBucket(_))));
+    assert!(matches!(outputs("b*"), Err(PolicyError::Name(_))));
 }
 
 #[test]
@@ -261,7 +283,7 @@ fn a_role_that_is_no_role_is_refused() {
     for role in
         ["", "stepwes-data", "arn:aws:s3:::x", "arn::iam::1:role/x", "arn:aws:iam::1:user/x"]
     {
-        let refused = Policy::new(role, "runs-bucket", &[]);
+        let refused = Policy::new(role, "runs-bucket", &[], &[]);
         assert_eq!(refused, Err(PolicyError::Role(role.to_owned())));
     }
 }

@@ -20,6 +20,7 @@ fn function(world: &World) -> State {
         bucket: BUCKET.to_owned(),
         data_role_arn: ROLE.to_owned(),
         input_buckets: vec!["reference-data".to_owned()],
+        output_buckets: vec!["lab-results".to_owned()],
     };
     State::new(settings, &world.aws).expect("safe settings")
 }

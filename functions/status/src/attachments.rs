@@ -78,5 +78,5 @@ pub(crate) async fn download(
         .into());
     }
     let file = name.rsplit('/').next().unwrap_or(&name);
-    redirect(&state, &keys::attachment(run.run_id, &name), file).await
+    redirect(&state, &state.objects, &keys::attachment(run.run_id, &name), file).await
 }

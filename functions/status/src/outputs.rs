@@ -8,7 +8,7 @@ use axum::{
 use percent_encoding::utf8_percent_encode;
 use stepwes_cloud::{
     http::{BaseUrl, Caller, HttpError, Params, routes},
-    objects::{Download, ObjectError},
+    objects::{Download, ObjectError, Objects},
 };
 use stepwes_core::{
     ApiError, Run, RunId, keys,
@@ -58,10 +58,12 @@ pub(crate) fn entries(
     mut files: Vec<OutputFile>,
 ) -> Vec<OutputEntry> {
     files.sort_by(|a, b| a.path.cmp(&b.path));
+    let place = run.outputs_place();
+    let objects = state.objects.at(&place);
     files
         .into_iter()
         .map(|file| OutputEntry {
-            location: state.objects.url(&keys::output(run.run_id, run.attempt, &file.path)),
+            location: objects.url(&place.key(&file.path)),
             url: base.join(&output_path(run.run_id, &file.path)),
             size: file.size,
             checksum: format!("sha1${}", file.sha1),
@@ -78,8 +80,10 @@ pub(crate) async fn download(
     Params((run_id, path)): Params<(String, String)>,
 ) -> Result<Redirect, HttpError> {
     let run = caller.run(&state.store, &run_id).await?;
-    let key = keys::output(run.run_id, run.attempt, &path);
-    let found = run.has_outputs && is_plain(&path) && state.objects.head(&key).await?.is_some();
+    let place = run.outputs_place();
+    let objects = state.objects.at(&place);
+    let key = place.key(&path);
+    let found = run.has_outputs && is_plain(&path) && objects.head(&key).await?.is_some();
     if !found {
         let shown: String = path.chars().take(200).collect();
         return Err(ApiError::NotFound(format!(
@@ -90,7 +94,7 @@ pub(crate) async fn download(
         .into());
     }
     let name = path.rsplit('/').next().unwrap_or(&path);
-    redirect(&state, &key, name).await
+    redirect(&state, &objects, &key, name).await
 }
 
 /// Whether a path can be that of an output: no empty, `.` or `..` part, and not longer than a key.
@@ -114,16 +118,21 @@ pub(crate) async fn download_object(
         ))
         .into());
     }
-    redirect(&state, &keys::outputs_json(run.run_id), "outputs.json").await
+    redirect(&state, &state.objects, &keys::outputs_json(run.run_id), "outputs.json").await
 }
 
-pub(crate) async fn redirect(state: &State, key: &str, name: &str) -> Result<Redirect, HttpError> {
+pub(crate) async fn redirect(
+    state: &State,
+    objects: &Objects,
+    key: &str,
+    name: &str,
+) -> Result<Redirect, HttpError> {
     let name = utf8_percent_encode(name, ESCAPED);
     let download = Download {
         content_type: None,
         disposition: Some(format!("attachment; filename*=UTF-8''{name}")),
     };
-    let url = state.objects.presign_get(key, state.settings.presign_expiry, download).await?;
+    let url = objects.presign_get(key, state.settings.presign_expiry, download).await?;
     Ok(Redirect::temporary(&url))
 }
 

@@ -67,7 +67,9 @@ pub async fn resume(
     let summary = stored.request.summary(&stored.engine);
     let (trace, waits) = (Some(trace), queue(state).waits());
     let owner = from.owner.clone();
-    let new = NewRun { run_id, owner, summary, resources, idempotency, trace, waits };
+    let destination = stored.destination.clone();
+    let new =
+        NewRun { run_id, owner, summary, resources, destination, idempotency, trace, waits };
     enqueue(state, new).await
 }
 

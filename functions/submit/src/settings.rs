@@ -5,7 +5,7 @@ use stepwes_cloud::{
     env::{self, SettingError},
     http::Callers,
 };
-use stepwes_core::{engines::Engines, resources::ResourceBounds};
+use stepwes_core::{destination::Destinations, engines::Engines, resources::ResourceBounds};
 
 /// The settings of submit.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct Settings {
     pub schemes: Vec<String>,
     /// What a run may ask for ([`env::resources`]).
     pub resources: ResourceBounds,
+    /// Where outputs may go ([`env::destinations`]).
+    pub destinations: Destinations,
     /// How large a request may be.
     pub limits: Limits,
     /// How long an idempotency key counts (`STEPWES_IDEMPOTENCY_DAYS`).
@@ -96,6 +98,7 @@ impl Settings {
             engines: env::json("STEPWES_ENGINES")?,
             schemes,
             resources: env::resources()?,
+            destinations: env::destinations()?,
             limits: Limits {
                 max_request_bytes: env::parsed(
                     "STEPWES_MAX_REQUEST_BYTES",

@@ -103,6 +103,8 @@ pub async fn submit(
     state.settings.resources.size(&resources).map_err(|refusal| {
         ApiError::BadRequest(format!("workflow_engine_parameters: {refusal}"))
     })?;
+    let parameters = &request.workflow_engine_parameters;
+    let destination = state.settings.destinations.of_parameters(parameters)?;
 
     let now = state.clock.now();
     let idempotency = idempotency.map(|key| Idempotency {
@@ -123,6 +125,7 @@ pub async fn submit(
         request,
         engine: engine.name.clone(),
         default_parameters: engine.parameters(),
+        destination: destination.clone(),
         attachments: attachments
             .iter()
             .map(|attachment| Attachment {
@@ -138,7 +141,8 @@ pub async fn submit(
     }
     let (trace, waits) = (Some(trace), queue(state).waits());
     let owner = owner.to_owned();
-    let new = NewRun { run_id, owner, summary, resources, idempotency, trace, waits };
+    let new =
+        NewRun { run_id, owner, summary, resources, destination, idempotency, trace, waits };
     enqueue(state, new).await
 }
 

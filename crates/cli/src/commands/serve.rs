@@ -10,8 +10,10 @@ use std::{
 
 use anyhow::Context as _;
 use serde_json::json;
+use stepwes_core::destination::{Destination, Destinations, is_bucket_name};
 use stepwes_local::{
-    Auth, LeftRunning, ServeError, ServeOptions, Server, StateChangeReceiver, faults::FaultPlan,
+    Auth, LeftRunning, ServeError, ServeOptions, Server, StateChangeReceiver, arn,
+    faults::FaultPlan,
 };
 use stepwes_log::Lines;
 use tokio::signal::unix::{SignalKind, signal};
@@ -155,6 +157,7 @@ fn options(args: &EmbeddedArgs) -> anyhow::Result<ServeOptions> {
         .transpose()?;
     Ok(ServeOptions {
         dir: args.dir.clone(),
+        destinations: destinations(args)?,
         container: args.container.as_str().to_owned(),
         sandbox: args.sandbox.as_str().to_owned(),
         engine_defaults: args
@@ -186,6 +189,28 @@ fn workflow_dir(dir: &Path) -> anyhow::Result<PathBuf> {
             "name a folder that is there, without a colon in its path",
         )
     })
+}
+
+/// Where outputs may go. The default's bucket need not be named twice.
+fn destinations(args: &EmbeddedArgs) -> anyhow::Result<Destinations> {
+    let mut buckets = args.output_buckets.clone();
+    let default =
+        match &args.dest_bucket_base {
+            Some(text) => Some(text.parse::<Destination>().map_err(|error| {
+                hint(format!("--dest-bucket-base is {text:?}"), error.to_string())
+            })?),
+            None => None,
+        };
+    buckets.extend(default.iter().map(|default| default.bucket().to_owned()));
+    buckets.sort();
+    buckets.dedup();
+    if let Some(name) = buckets.iter().find(|name| !is_bucket_name(name) || *name == arn::BUCKET) {
+        return Err(hint(
+            format!("outputs cannot go to the bucket {name:?}"),
+            "give another name, of 3 to 63 of a-z, 0-9, '-' and '.'; the runs' own cannot be named",
+        ));
+    }
+    Ok(Destinations { buckets, default })
 }
 
 /// Reads `ENGINE:OPTION[=VALUE]`.

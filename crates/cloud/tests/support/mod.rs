@@ -237,6 +237,7 @@ impl World {
                 tags: BTreeMap::from([("project".into(), "x".into())]),
             },
             resources: Resources::default(),
+            destination: None,
             idempotency: None,
             trace: None,
             waits: false,

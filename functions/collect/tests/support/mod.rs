@@ -124,6 +124,7 @@ impl World {
             owner: "ann".to_owned(),
             summary: RequestSummary::default(),
             resources,
+            destination: None,
             idempotency: None,
             trace: Some(TraceParent::generate()),
             waits: false,

@@ -77,6 +77,7 @@ fn put_request(world: &World, run: &Run) {
         request,
         engine: "cwltool".to_owned(),
         default_parameters: serde_json::Map::new(),
+        destination: None,
         attachments: ["main.cwl", "tools/50% of #1.cwl"]
             .map(|name| Attachment { name: name.to_owned(), size: 3 })
             .to_vec(),

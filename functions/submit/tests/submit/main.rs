@@ -19,6 +19,7 @@ use chrono::TimeDelta;
 use stepwes_cloud::http::Callers;
 use stepwes_core::{
     RunId,
+    destination::Destinations,
     engines::{Engine, Engines},
     resources::ResourceBounds,
 };
@@ -36,6 +37,7 @@ fn settings() -> Settings {
         engines: Engines::new(vec![Engine::cwltool(vec!["3.1".to_owned()])]),
         schemes: Settings::SCHEMES.map(str::to_owned).to_vec(),
         resources: ResourceBounds::default(),
+        destinations: Destinations { buckets: vec!["lab-results".to_owned()], default: None },
         limits: Limits::default(),
         idempotency: TimeDelta::days(7),
         max_runs: None,

@@ -105,6 +105,12 @@ fn cases() -> Vec<(&'static str, &'static str, Vec<u8>, u16)> {
             400,
         ),
         (
+            "a destination that there is not",
+            MULTIPART,
+            with("workflow_engine_parameters", r#"{"stepwes.dest": "s3://elsewhere/x"}"#),
+            400,
+        ),
+        (
             "memory without a unit",
             MULTIPART,
             with("workflow_engine_parameters", r#"{"stepwes.memory": 16}"#),

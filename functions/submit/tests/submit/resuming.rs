@@ -41,6 +41,7 @@ async fn queued(world: &World, engine: (&str, &str)) -> Run {
         default_parameters: serde_json::Map::new(),
         attachments: vec![Attachment { name: ATTACHED.to_owned(), size: 7 }],
         resumed_from: None,
+        destination: None,
     };
     world.put(&keys::request(id), serde_json::to_vec(&stored).expect("JSON"));
     world.put(&keys::attachment(id, ATTACHED), "content");
@@ -50,6 +51,7 @@ async fn queued(world: &World, engine: (&str, &str)) -> Run {
         summary: asked.summary(name),
         resources: stepwes_core::resources::Resources::default(),
         idempotency: None,
+        destination: None,
         trace: None,
         waits: false,
     };

@@ -103,6 +103,7 @@ impl World {
             owner: owner.to_owned(),
             summary: summary("x"),
             resources: Resources::default(),
+            destination: None,
             idempotency: None,
             trace: Some(TraceParent::generate()),
             waits: false,
