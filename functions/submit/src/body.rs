@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::{Body, BodyDataStream};
+use axum::{
+    BoxError,
+    body::{Body, BodyDataStream},
+};
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt as _;
-use http::{HeaderMap, header};
+use futures::{Stream, StreamExt as _, stream};
+use http::{HeaderMap, HeaderValue, header};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use percent_encoding::percent_decode;
 use stepwes_core::{
@@ -28,6 +31,9 @@ const HEADERS_ALLOWANCE: u64 = 1024 * 1024;
 /// How much of a refused body is still read, in bytes: most clients send all of it before they
 /// look at the answer, and would see a broken connection instead of the reason.
 const DRAIN_LIMIT: u64 = 64 * 1024 * 1024;
+
+/// The least that the form's parser is given at once, in bytes.
+const PIECE: usize = 64 * 1024;
 
 /// A request that has been read, not yet held against the service.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,8 +59,12 @@ pub async fn read(
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let mut stream = body.into_data_stream();
     let read = match essence.as_str() {
+        // Nothing is unpacked here, so that no small body becomes a large one.
+        _ if let Some(coding) = coding(headers) => Err(ApiError::UnsupportedMediaType(format!(
+            "the body is packed (Content-Encoding: {coding:?}), which is not read here; send it as it is"
+        ))),
         "multipart/form-data" => match multer::parse_boundary(content_type) {
-            Ok(boundary) => read_form(&mut stream, boundary, limits).await,
+            Ok(boundary) => read_form(in_pieces(&mut stream), boundary, limits).await,
             Err(_) => Err(ApiError::BadRequest(
                 "the Content-Type multipart/form-data has no boundary".to_owned(),
             )),
@@ -71,6 +81,12 @@ pub async fn read(
         drain(&mut stream).await;
     }
     read
+}
+
+/// How a body is packed, if it is.
+fn coding(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    codings.find(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
 }
 
 async fn drain(stream: &mut BodyDataStream) {
@@ -113,11 +129,38 @@ async fn read_json(stream: &mut BodyDataStream, limits: &Limits) -> Result<Submi
     Ok(Submission { request: RunRequest::from_json(&text)?, attachments: Vec::new() })
 }
 
-async fn read_form(
-    stream: &mut BodyDataStream,
+/// The body in pieces of [`PIECE`] bytes at least, however small they come: for each piece the
+/// parser looks through all that it has not made a part of, so bytes that come one by one would
+/// keep it busy for many minutes.
+fn in_pieces<S, E>(stream: S) -> impl Stream<Item = Result<Bytes, E>> + Send
+where
+    S: Stream<Item = Result<Bytes, E>> + Unpin + Send,
+    E: Send,
+{
+    stream::unfold(stream.fuse(), |mut stream| async {
+        let mut piece = BytesMut::new();
+        while piece.len() < PIECE {
+            match stream.next().await {
+                Some(Ok(chunk)) => piece.extend_from_slice(&chunk),
+                Some(Err(error)) => return Some((Err(error), stream)),
+                None if piece.is_empty() => return None,
+                None => break,
+            }
+        }
+        Some((Ok(piece.freeze()), stream))
+    })
+}
+
+/// Reads a form.
+pub(crate) async fn read_form<S, E>(
+    stream: S,
     boundary: String,
     limits: &Limits,
-) -> Result<Submission, ApiError> {
+) -> Result<Submission, ApiError>
+where
+    S: Stream<Item = Result<Bytes, E>> + Send,
+    E: Into<BoxError>,
+{
     let whole = limits.max_request_bytes.saturating_add(HEADERS_ALLOWANCE);
     let constraints = Constraints::new().size_limit(SizeLimit::new().whole_stream(whole));
     let mut form = Multipart::with_constraints(stream, boundary, constraints);
@@ -214,4 +257,27 @@ fn extended(field: &Field<'_>) -> Option<String> {
         return None;
     }
     percent_decode(encoded.as_bytes()).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_of_single_bytes_reaches_the_parser_in_pieces() {
+        let bytes = Bytes::from(vec![b'x'; 2 * PIECE + 1]);
+        let single = (0..bytes.len()).map(|at| Ok::<_, Infallible>(bytes.slice(at..=at)));
+        let pieces: Vec<_> = in_pieces(stream::iter(single)).collect().await;
+        let sizes: Vec<_> = pieces.iter().flatten().map(Bytes::len).collect();
+        assert_eq!(sizes, [PIECE, PIECE, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_told_so() {
+        let broken = stream::iter([Ok(Bytes::from_static(b"x")), Err("broken")]);
+        let pieces: Vec<_> = in_pieces(broken).collect().await;
+        assert_eq!(pieces, [Err("broken")]);
+    }
 }

@@ -273,3 +273,16 @@ async fn in_aws_the_refusal_of_a_large_attachment_names_the_limit_and_the_way_ar
     assert!(msg.contains("4500000 bytes (4.5 MB)") && msg.contains("by URL"), "{msg}");
     assert_untouched(&world, "a large attachment").await;
 }
+
+#[tokio::test]
+async fn a_packed_body_is_refused_whatever_is_in_it() {
+    let world = World::new().await;
+    let router = routes(&world);
+    for (coding, status) in [("gzip", 415), ("identity, br", 415), ("", 415), ("Identity", 400)] {
+        let request = request("ada", "POST", crate::RUNS).header("content-type", JSON);
+        let request = request.header("content-encoding", coding).body(Body::from("{}"));
+        let answer = send(&router, request.expect("a request")).await;
+        assert_eq!(answer.status, status, "{coding}: {answer:?}");
+        assert_untouched(&world, coding).await;
+    }
+}
