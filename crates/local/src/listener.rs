@@ -17,8 +17,6 @@ use crate::{
     patience::Patient,
 };
 
-/// How long a client may take to send a request's head.
-const HEAD_PATIENCE: Duration = Duration::from_secs(30);
 /// How long to wait when the operating system has no more file descriptors.
 const BREATHER: Duration = Duration::from_millis(100);
 
@@ -27,6 +25,8 @@ const BREATHER: Duration = Duration::from_millis(100);
 pub(crate) struct Limits {
     /// How many connections there may be; others wait until they are accepted.
     pub(crate) connections: usize,
+    /// How long a client may take to send a request's head, or keep a connection without one.
+    pub(crate) head: Duration,
     /// How long a client may send nothing of a body that is waited for, or take nothing of an
     /// answer.
     pub(crate) patience: Duration,
@@ -65,7 +65,7 @@ impl HttpServer {
                 match accepted {
                     Ok((stream, _)) => {
                         let going_down = going_down.clone();
-                        let served = serve(stream, limits.patience, answer.clone(), going_down);
+                        let served = serve(stream, limits, answer.clone(), going_down);
                         connections.spawn(async move {
                             served.await;
                             drop(place);
@@ -95,12 +95,8 @@ impl HttpServer {
     }
 }
 
-async fn serve<S, A>(
-    stream: TcpStream,
-    patience: Duration,
-    answer: S,
-    going_down: CancellationToken,
-) where
+async fn serve<S, A>(stream: TcpStream, limits: Limits, answer: S, going_down: CancellationToken)
+where
     S: Fn(Request<Body>) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -111,6 +107,7 @@ async fn serve<S, A>(
             "a connection keeps Nagle's algorithm"
         );
     }
+    let patience = limits.patience;
     let service = service_fn(move |request: Request<Incoming>| {
         let answered = answer(request.map(|body| Body::new(Patient::new(body, patience))));
         async move {
@@ -121,7 +118,7 @@ async fn serve<S, A>(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
+        .header_read_timeout(limits.head)
         // An idle connection needs little.
         .max_buf_size(64 * 1024)
         .serve_connection(TokioIo::new(Patient::new(stream, patience)), service);
@@ -156,7 +153,11 @@ mod tests {
 
     use super::*;
 
-    const IMPATIENT: Limits = Limits { connections: 8, patience: Duration::from_millis(50) };
+    const IMPATIENT: Limits = Limits {
+        connections: 8,
+        head: Duration::from_millis(50),
+        patience: Duration::from_millis(50),
+    };
 
     async fn start<S, A>(limits: Limits, answer: S) -> (HttpServer, std::net::SocketAddr)
     where
@@ -240,5 +241,41 @@ mod tests {
         });
         futures::future::join_all(asking).await;
         assert_eq!(seen.load(Ordering::SeqCst), 2);
+    }
+
+    /// Slowloris: connections that say nothing, or go on with their head for ever, take the places of
+    /// others no longer than a head may take.
+    #[tokio::test]
+    async fn connections_that_never_ask_keep_nobody_out() {
+        let (_server, address) =
+            start(Limits { connections: 4, ..IMPATIENT }, |_: Request<Body>| async {
+                Response::new(Body::empty())
+            })
+            .await;
+        let mut slow = Vec::new();
+        for begun in ["", "", "G", "GET / HTTP/1.1\r\nHost: x\r\n"] {
+            slow.push(ask(address, begun).await);
+        }
+        let mut endless = slow.pop().expect("the last one");
+        let drip = tokio::spawn(async move {
+            let mut pace = tokio::time::interval(Duration::from_millis(5));
+            loop {
+                pace.tick().await;
+                if endless.write_all(b"X: y\r\n").await.is_err() {
+                    return;
+                }
+            }
+        });
+        let request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let mut told = String::new();
+        ask(address, request).await.read_to_string(&mut told).await.expect("answered");
+        assert!(told.starts_with("HTTP/1.1 200"), "{told}");
+        drip.await.expect("the connection was closed");
+        for mut silent in slow {
+            let mut rest = Vec::new();
+            // Closed, with or without a word.
+            let _ = silent.read_to_end(&mut rest).await;
+            assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 4"), "{rest:?}");
+        }
     }
 }

@@ -55,11 +55,14 @@ use crate::{
 
 /// How long a client may do nothing in the middle of a request or an answer.
 const CLIENTS_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a client may take to send a request's head.
+const HEAD_PATIENCE: Duration = Duration::from_secs(30);
 /// What clients may take of the public port.
-const PUBLIC: Limits = Limits { connections: 512, patience: CLIENTS_PATIENCE };
+const PUBLIC: Limits = Limits { connections: 512, head: HEAD_PATIENCE, patience: CLIENTS_PATIENCE };
 /// What the functions and the engine tasks may take of the internal port: a few connections for each
 /// of many tasks.
-const INTERNAL: Limits = Limits { connections: 4096, patience: CLIENTS_PATIENCE };
+const INTERNAL: Limits =
+    Limits { connections: 4096, head: HEAD_PATIENCE, patience: CLIENTS_PATIENCE };
 /// How long the requests that are being answered have when the server goes down.
 const REQUESTS_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the tasks' requests have: they are repeated to the next server.
