@@ -52,13 +52,19 @@ impl Public {
         }
         if is_presigned(request.uri().query()) {
             as_signed(request.headers_mut(), &self.presign_host);
-            let Some(faults) = &self.faults else { return self.s3.call(request).await };
             let s3 = self.s3.clone();
             let carry_out = move |request| {
                 let s3 = s3.clone();
                 async move { s3.call(request).await }
             };
-            return faults.around("s3", s3_operation(&request), request, carry_out).await;
+            let mut response = match &self.faults {
+                None => carry_out(request).await,
+                Some(faults) => {
+                    faults.around("s3", s3_operation(&request), request, carry_out).await
+                }
+            };
+            make_harmless(response.headers_mut());
+            return response;
         }
         if let Some(authorizer) = &self.authorizer {
             match identify(authorizer, request.headers()).await {
@@ -121,6 +127,14 @@ impl Public {
             headers.insert(header::LOCATION, location);
         }
     }
+}
+
+/// Keeps a browser from taking a run's file for a page of this server: it comes from the origin of
+/// the API, where a script could start workflows. In AWS files have an origin of their own.
+fn make_harmless(headers: &mut HeaderMap) {
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let policy = HeaderValue::from_static("default-src 'none'; sandbox");
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
 }
 
 /// Whose token a request came with. Two headers are none, as API Gateway makes one value of them.

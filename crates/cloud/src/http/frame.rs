@@ -83,11 +83,11 @@ async fn framed(mut request: Request, next: Next) -> Response {
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID_HEADER, value);
     }
+    let headers = response.headers_mut();
     // Answers are about one caller's runs, and run states change: nobody may keep them.
-    response
-        .headers_mut()
-        .entry(header::CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-store"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    // A log is what a workflow wrote: no browser may take it for a page.
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -240,6 +240,7 @@ mod tests {
             assert!(msg.contains(part) && !msg.contains("secret") && msg.len() < 400, "{msg}");
             assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
             assert_eq!(response.headers()["x-request-id"], "mine");
+            assert_eq!(response.headers()["x-content-type-options"], "nosniff");
         }
     }
 
