@@ -66,15 +66,25 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
         return ExitCode::from(CLOSED);
     }
     let style = Style::of_stderr();
-    let mut text = format!("{} {error}\n", style.paint(Colour::Red, "error:"));
+    say(&told(error, style));
+    ExitCode::FAILURE
+}
+
+/// An error in words. A part of it may be a server's: no control character of it reaches the
+/// terminal but line breaks.
+fn told(error: &anyhow::Error, style: Style) -> String {
+    let shown = |text: &str| text.split('\n').map(printable).collect::<Vec<_>>().join("\n");
+    let mut text =
+        format!("{} {}\n", style.paint(Colour::Red, "error:"), shown(&error.to_string()));
     for cause in error.chain().skip(1) {
+        let cause = shown(&cause.to_string());
         text.push_str(&format!("  {} {cause}\n", style.paint(Colour::Dim, "caused by:")));
     }
     if let Some(hint) = error.downcast_ref::<Hint>() {
-        text.push_str(&format!("\n{} {}\n", style.paint(Colour::Cyan, "hint:"), hint.then));
+        let then = shown(&hint.then);
+        text.push_str(&format!("\n{} {then}\n", style.paint(Colour::Cyan, "hint:")));
     }
-    say(text.trim_end_matches('\n'));
-    ExitCode::FAILURE
+    text.trim_end_matches('\n').to_owned()
 }
 
 /// Prints to standard output.
@@ -175,7 +185,11 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
 /// Text from elsewhere without what could move a terminal's cursor.
 pub(crate) fn printable(text: &str) -> String {
     text.chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .flat_map(|c| {
+            // What turns the direction of text makes a name read as another.
+            let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            if c.is_control() || turns { c.escape_default().collect() } else { vec![c] }
+        })
         .collect()
 }
 
@@ -207,6 +221,16 @@ mod tests {
         one     x\u{1b}[2J
         twenty  ü
         ");
+    }
+
+    #[test]
+    fn what_a_server_says_of_an_error_cannot_move_the_cursor() {
+        let error = hint("no run\nat all \x1b]0;title\x07", "try \x1b[2Janother")
+            .context("asking \u{202e}failed\r");
+        assert_eq!(
+            told(&error, Style(false)),
+            "error: asking \\u{202e}failed\\r\n  caused by: no run\nat all \\u{1b}]0;title\\u{7}\n\nhint: try \\u{1b}[2Janother"
+        );
     }
 
     #[test]

@@ -17,6 +17,7 @@ use stepwes_local::{
 };
 use stepwes_log::Lines;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::Level;
 use tracing_subscriber::{
     filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
@@ -275,8 +276,13 @@ fn log_to_file(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What `STEPWES_LOG` says, else `default`.
+/// What `STEPWES_LOG` says, else `default`; but never the lines in which s3s shows whole requests,
+/// with signatures and session tokens.
 fn log_level(default: &str) -> Targets {
     let level = std::env::var("STEPWES_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
-    level.unwrap_or_else(|| default.parse().unwrap_or_default())
+    let level = level.unwrap_or_else(|| default.parse().unwrap_or_default());
+    if level.would_enable("s3s::service", &Level::DEBUG) {
+        return level.with_target("s3s", Level::INFO).with_target("s3s::service", Level::INFO);
+    }
+    level
 }
