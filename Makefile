@@ -40,7 +40,7 @@ package: .venv-package ## Check template.yaml and build the functions as AWS get
 	@.venv-package/bin/python scripts/package-sizes
 
 ##@ Check
-.PHONY: test chaos lint lint-template bench conformance
+.PHONY: test chaos lint lint-template bench fuzz conformance
 test: .venv-test .venv-toil .venv-package .venv-cloud .venv-lock .venv-crate ## Run all tests, with real engines and clients, and of the stack that `make package` built
 	@scripts/test
 
@@ -85,6 +85,9 @@ lint-template: .venv-package .venv-iac ## Check template.yaml: against CloudForm
 	@.venv-iac/bin/python scripts/template/contract.py
 	@.venv-iac/bin/python scripts/template/parameters.py
 	@.venv-iac/bin/python scripts/template/mutants.py
+
+fuzz: ## Let libFuzzer look for inputs that break something, SECONDS=60 for each target
+	@scripts/fuzz $(or $(SECONDS),60)
 
 bench: .venv-test .venv-toil ## Measure: cold starts, and what else is in tests/bench
 	@$(CARGO) build --locked --release --bins --example hello

@@ -46,6 +46,8 @@ mod execution;
 mod expression;
 mod failure;
 mod functions;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod history;
 mod load;
 mod machine;

@@ -8,6 +8,8 @@ pub mod destination;
 pub mod endpoint;
 pub mod engines;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod keys;
 pub mod request;
 pub mod request_file;

@@ -13,6 +13,8 @@ mod engines;
 mod error;
 mod exit_file;
 mod fetch;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod hosts;
 mod http;
 mod inputs;

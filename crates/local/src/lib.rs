@@ -27,6 +27,8 @@ mod events;
 pub mod faults;
 mod folder;
 mod functions;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod gateway;
 mod in_process;
 mod installation;

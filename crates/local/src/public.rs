@@ -230,6 +230,12 @@ impl Guard {
         Ok(())
     }
 
+    /// Whether it answers for the host of these headers.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn answers(&self, headers: &HeaderMap) -> bool {
+        self.check(&Method::GET, headers).is_ok()
+    }
+
     fn knows(&self, host: &str) -> bool {
         let Ok(authority) = host.parse::<Authority>() else { return false };
         let name = authority.host().trim_start_matches('[').trim_end_matches(']');

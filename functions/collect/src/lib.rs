@@ -6,6 +6,8 @@
 //! middle, it ends the same.
 
 pub mod finish;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod loss;
 pub mod outputs;
 

@@ -2,6 +2,8 @@
 
 mod attachments;
 mod filter;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod logs;
 mod outputs;
 mod paging;

@@ -4,6 +4,8 @@
 mod body;
 mod event;
 pub mod events;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod rejection;
 mod resume;
 mod settings;

@@ -132,7 +132,7 @@ const RULES: &[(&str, Rule)] = &[
     ("--beta-conda-dependencies", FOREIGN),
 ];
 
-const OPTIONS: Rules = Rules::new("cwltool", &[RULES]);
+pub(super) const OPTIONS: Rules = Rules::new("cwltool", &[RULES]);
 
 /// What has to be encoded in a path that becomes a file URL.
 const FILE_URL: AsciiSet =

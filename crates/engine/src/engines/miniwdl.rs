@@ -73,7 +73,7 @@ const RULES: &[(&str, Rule)] = &[
     ("--path", FOREIGN),
     ("-p", FOREIGN),
 ];
-const OPTIONS: Rules = Rules::new("miniwdl", &[RULES]);
+pub(super) const OPTIONS: Rules = Rules::new("miniwdl", &[RULES]);
 
 impl Engine for Miniwdl {
     fn name(&self) -> &'static str {
@@ -157,8 +157,7 @@ impl Engine for Miniwdl {
     }
 
     fn tasks(&self, order: &Order<'_>) -> (TaskLog, Box<dyn TaskParser>) {
-        let tasks = MiniwdlTasks { run: run_folder(order), ..MiniwdlTasks::default() };
-        (TaskLog::Stderr, Box::new(tasks))
+        (TaskLog::Stderr, Box::new(MiniwdlTasks::of(run_folder(order))))
     }
 
     fn saved(&self, order: &Order<'_>) -> Option<Saved> {
@@ -265,7 +264,7 @@ fn cause(stderr: &str) -> Option<String> {
 
 /// Makes tasks of miniwdl's log.
 #[derive(Default)]
-struct MiniwdlTasks {
+pub(super) struct MiniwdlTasks {
     table: TaskTable,
     /// The run's folder.
     run: PathBuf,
@@ -274,6 +273,11 @@ struct MiniwdlTasks {
 }
 
 impl MiniwdlTasks {
+    /// Of the run whose folder this is.
+    pub(super) fn of(run: PathBuf) -> Self {
+        Self { run, ..Self::default() }
+    }
+
     fn end_task(&mut self, id: &str, record: &Record<'_>, at: DateTime<Utc>) {
         let text = |name| record.fields.get(name).and_then(Value::as_str);
         let code = match record.message {

@@ -2,6 +2,8 @@
 
 mod cwltool;
 mod cwltool_log;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod miniwdl;
 mod nextflow;
 mod options;

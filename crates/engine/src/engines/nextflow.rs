@@ -112,7 +112,7 @@ const RULES: &[(&str, Rule)] = &[
     ("-v", NO_RUN),
     ("-version", NO_RUN),
 ];
-const OPTIONS: Rules = Rules::new("nextflow", &[RULES]).with_values_apart();
+pub(super) const OPTIONS: Rules = Rules::new("nextflow", &[RULES]).with_values_apart();
 
 impl Engine for Nextflow {
     fn name(&self) -> &'static str {
@@ -234,7 +234,7 @@ fn cause(log: &str) -> Option<String> {
 /// between. Which fields there are, and whether they are for people or raw, is the pipeline's
 /// choice (`trace.fields`, `trace.raw`).
 #[derive(Default)]
-struct TraceTasks {
+pub(super) struct TraceTasks {
     table: TaskTable,
     names: Vec<String>,
 }

@@ -168,6 +168,10 @@ fn of_request(
                 return Err(wrong(&format!("takes no value, but is given {value:?}")));
             }
             (Rule::Value | Rule::Values, None | Some("")) => return Err(wrong("needs a value")),
+            // Without one the option would take what comes behind it.
+            (Rule::Values, Some(value)) if value.trim().is_empty() => {
+                return Err(wrong("needs a value"));
+            }
             // It would be the next option.
             (Rule::Value, Some(value))
                 if rules.values == Values::Apart && value.starts_with('-') =>
@@ -229,6 +233,47 @@ fn text(value: &Value) -> Option<String> {
         Value::Null => None,
         Value::String(text) => Some(text.clone()),
         other => Some(other.to_string()),
+    }
+}
+
+/// Reads what is passed on for a request as the engine does, and finds nothing in it that the
+/// request may not say: whole names alone, as some engines understand abbreviations.
+#[cfg(any(test, fuzzing))]
+pub(super) fn check(rules: &Rules, parameters: &Map<String, Value>) {
+    let mut options = Vec::new();
+    if of_request(rules, parameters, &mut options).is_err() {
+        return;
+    }
+    let mut words = options.iter().map(String::as_str).peekable();
+    while let Some(word) = words.next() {
+        assert!(!word.contains('\0'), "{word:?}");
+        let (name, joined) = match word.split_once('=') {
+            Some((name, value)) if word.starts_with("--") => (name, Some(value)),
+            _ if rules.rule(word).is_none() && !word.starts_with("--") => {
+                let at = word.char_indices().nth(2).map_or(word.len(), |(at, _)| at);
+                (&word[..at], Some(&word[at..]))
+            }
+            _ => (word, None),
+        };
+        match rules.rule(name) {
+            Some(Rule::Flag) => assert_eq!(joined, None, "{word:?}"),
+            Some(Rule::Value) if rules.values == Values::Apart => {
+                let value = words.next().expect("a value");
+                assert!(joined.is_none() && !value.starts_with('-'), "{word:?} {value:?}");
+            }
+            Some(Rule::Value) => assert!(joined.is_some_and(|value| !value.is_empty()), "{word:?}"),
+            Some(Rule::Values) => {
+                assert_eq!(joined, None, "{word:?}");
+                let values = std::iter::from_fn(|| words.next_if(|word| !word.starts_with('-')));
+                assert!(values.count() > 0, "{word:?} takes what comes behind it");
+            }
+            Some(Rule::Dropped | Rule::Refused(_)) => panic!("{word:?} is not the request's"),
+            None => {
+                assert!(rules.others == Others::Passed && name.starts_with("--"), "{word:?}");
+                let of_engine = rules.table().any(|(known, _)| known.starts_with(name));
+                assert!(name.len() > 2 && !of_engine, "{word:?} may be taken for the engine's");
+            }
+        }
     }
 }
 
@@ -368,6 +413,7 @@ mod tests {
                 told(json!({"--cachedir=/x": null})),
                 told(json!({"--debug": "yes"})),
                 told(json!({"--target": null})),
+                told(json!({"--set": " "})),
                 told(json!({"--target": "a\0b"})),
                 told(json!({"-tx": null})),
                 told(json!({"--set": "a=1 --cachedir"})),
@@ -385,6 +431,7 @@ mod tests {
         workflow_engine_parameters: "--cachedir=/x" is not allowed: the service keeps the cache
         workflow_engine_parameters: "--debug" takes no value, but is given "yes"
         workflow_engine_parameters: "--target" needs a value
+        workflow_engine_parameters: "--set" needs a value
         workflow_engine_parameters: "--target" must not have a NUL in it
         workflow_engine_parameters: "-tx" is not an option of anengine that a request may set; it may set: --debug, --target, -t, --set
         workflow_engine_parameters: "--set" must not have a value that starts with -

@@ -206,7 +206,7 @@ const RULES: &[(&str, Rule)] = &[
     ("--help", NO_RUN),
     ("-h", NO_RUN),
 ];
-const OPTIONS: Rules = Rules::new("snakemake", &[RULES]);
+pub(super) const OPTIONS: Rules = Rules::new("snakemake", &[RULES]);
 
 impl Engine for Snakemake {
     fn name(&self) -> &'static str {
@@ -370,7 +370,7 @@ enum Block {
 
 /// Makes tasks of Snakemake's log, in the form of its versions 7 to 9.
 #[derive(Default)]
-struct SnakemakeTasks {
+pub(super) struct SnakemakeTasks {
     table: TaskTable,
     block: Block,
     /// The time that the log has told last.

@@ -280,9 +280,9 @@ const WDL: &[(&str, Rule)] = &[
     ("-i", INPUTS),
 ];
 
-const CWL_OPTIONS: Rules = Rules::new("toil-cwl-runner", &[COMMON, CWL]);
-const WDL_OPTIONS: Rules = Rules::new("toil-wdl-runner", &[COMMON, WDL]);
-const PYTHON_OPTIONS: Rules = Rules::new("toil", &[COMMON]).with_workflow_options();
+pub(super) const CWL_OPTIONS: Rules = Rules::new("toil-cwl-runner", &[COMMON, CWL]);
+pub(super) const WDL_OPTIONS: Rules = Rules::new("toil-wdl-runner", &[COMMON, WDL]);
+pub(super) const PYTHON_OPTIONS: Rules = Rules::new("toil", &[COMMON]).with_workflow_options();
 
 /// Toil's `sort_options`: a job store that the request names is taken out for its own place, and the
 /// default one is cleaned up unless something else is asked for; but only of a workflow that

@@ -16,6 +16,8 @@ mod access;
 mod checksum;
 mod copy;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod journal;
 mod landing;
 mod listing;

@@ -288,6 +288,56 @@ impl Pattern {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+impl Policy {
+    /// [`Policy::allows`], every statement looked at, and every way to read a pattern.
+    pub(super) fn allows_read_in_another_way(
+        &self,
+        action: &str,
+        resource: &str,
+        prefix: Option<&str>,
+    ) -> bool {
+        let fits = |pattern: &Pattern, text: &str| {
+            let text: Vec<char> = text.chars().collect();
+            pattern.fits(&text)
+        };
+        let any = |patterns: &[Pattern], text: &str| patterns.iter().any(|p| fits(p, text));
+        let applies = |statement: &&Statement| {
+            any(&statement.actions, &action.to_ascii_lowercase())
+                && any(&statement.resources, resource)
+                && statement.conditions.iter().all(|condition| match (condition, prefix) {
+                    (_, None) => false,
+                    (Condition::PrefixEquals(values), Some(prefix)) => {
+                        values.iter().any(|value| value == prefix)
+                    }
+                    (Condition::PrefixLike(patterns), Some(prefix)) => any(patterns, prefix),
+                })
+        };
+        let applying: Vec<_> = self.statements.iter().filter(applies).collect();
+        !applying.is_empty() && applying.iter().all(|statement| statement.allow)
+    }
+}
+
+#[cfg(any(test, fuzzing))]
+impl Pattern {
+    /// Which beginnings of the text the pieces so far can stand for.
+    fn fits(&self, text: &[char]) -> bool {
+        let mut ends = vec![false; text.len() + 1];
+        ends[0] = true;
+        for piece in &self.0 {
+            let before = ends.clone();
+            for (at, end) in ends.iter_mut().enumerate() {
+                *end = match piece {
+                    Piece::Any => before[..=at].contains(&true),
+                    Piece::AnyOne => at > 0 && before[at - 1],
+                    Piece::One(c) => at > 0 && before[at - 1] && text[at - 1] == *c,
+                };
+            }
+        }
+        ends[text.len()]
+    }
+}
+
 fn unsupported(at: &str, problem: &str) -> PolicyError {
     PolicyError::Unsupported { at: at.to_owned(), problem: problem.to_owned() }
 }
