@@ -20,7 +20,7 @@ pub(crate) enum Command {
     /// Serve WES on this machine
     Serve(ServeArgs),
     /// Run a workflow and wait for its outputs
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Submit a workflow and print the run's id
     Submit(SubmitArgs),
     /// List runs, newest first

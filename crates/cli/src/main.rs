@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => commands::serve::serve(args).await,
-            Command::Run(args) => commands::run::run(args).await,
+            Command::Run(args) => commands::run::run(*args).await,
             Command::Submit(args) => commands::submit::submit(args).await,
             Command::List(args) => commands::list::list(args).await,
             Command::Status(args) => commands::status::status(args).await,

@@ -139,7 +139,7 @@ impl Destinations {
             None => return refuse(NotADestination.to_string()),
         };
         let is_default = |default: &Destination| default.bucket == destination.bucket;
-        if self.buckets.iter().any(|bucket| *bucket == destination.bucket)
+        if self.buckets.contains(&destination.bucket)
             || self.default.as_ref().is_some_and(is_default)
         {
             return Ok(Some(destination));

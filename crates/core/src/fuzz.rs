@@ -95,6 +95,8 @@ fn assert_is_kept(request: &RunRequest) {
         engine: "engine".to_owned(),
         default_parameters: request.workflow_engine_parameters.clone(),
         attachments: Vec::new(),
+        destination: None,
+        resumed_from: None,
     };
     let text = serde_json::to_vec(&stored).expect("plain data");
     let read: StoredRequest = serde_json::from_slice(&text).expect("what was just written");

@@ -114,7 +114,7 @@ fn open(zip: &Path) -> Result<ZipArchive<BufReader<File>>, Failure> {
         ZipError::Io(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
             on_disk("reading the bundle", &error)
         }
-        error => request(format!("it is no whole zip archive: {error}")),
+        error => request(&format!("it is no whole zip archive: {error}")),
     })
 }
 
@@ -138,7 +138,7 @@ fn check(archive: &ZipArchive<BufReader<File>>) -> Result<Vec<(String, usize)>, 
         return Err(too_many());
     }
     if archive.has_duplicate_names() {
-        return Err(request("two of its entries have the same name".to_owned()));
+        return Err(request("two of its entries have the same name"));
     }
     let mut files = Vec::new();
     let mut seen = BTreeSet::new();
@@ -148,7 +148,7 @@ fn check(archive: &ZipArchive<BufReader<File>>) -> Result<Vec<(String, usize)>, 
         let raw = |error: ZipError| unreadable(&format!("entry {}", index + 1), error);
         let entry = archive.by_index_data(index).map_err(raw)?;
         let given = entry.name().map_err(raw)?;
-        let refused = |what: &str| request(format!("its entry {given:?} {what}"));
+        let refused = |what: &str| request(&format!("its entry {given:?} {what}"));
         let name = relative(&given).map_err(|what| refused(&what))?;
         const KIND: u32 = 0o170_000;
         match entry.unix_mode().unwrap_or_default() & KIND {
@@ -181,10 +181,10 @@ fn check(archive: &ZipArchive<BufReader<File>>) -> Result<Vec<(String, usize)>, 
         files.push((name, index));
     }
     if let Some(both) = seen.iter().find(|name| folders.contains(*name)) {
-        return Err(request(format!("its entry {both:?} would be a file and a folder")));
+        return Err(request(&format!("its entry {both:?} would be a file and a folder")));
     }
     if files.is_empty() {
-        return Err(request("it is empty".to_owned()));
+        return Err(request("it is empty"));
     }
     Ok(files)
 }
@@ -232,7 +232,7 @@ impl Room {
             return Err(too_large());
         }
         if self.unpacked > ANY_RATIO && self.unpacked / MAX_RATIO > self.packed {
-            return Err(request(format!(
+            return Err(request(&format!(
                 "it becomes more than {MAX_RATIO} times as large when it is unpacked, as archives do that are meant to fill disks; send such files apart from the bundle"
             )));
         }
@@ -267,7 +267,7 @@ fn write(
 /// An entry that cannot be written because of another file.
 fn in_the_way(name: &str, error: &io::Error) -> Failure {
     match error.kind() {
-        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => request(format!(
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => request(&format!(
             "its entry {name:?} and another file would be in the same place; rename one of them"
         )),
         _ => on_disk(&format!("unpacking {name:?}"), error),
@@ -287,7 +287,7 @@ fn unreadable(name: &str, error: ZipError) -> Failure {
         {
             on_disk(&format!("unpacking {name:?}"), &error)
         }
-        error => request(format!("its entry {name:?} cannot be unpacked: {error}")),
+        error => request(&format!("its entry {name:?} cannot be unpacked: {error}")),
     }
 }
 
@@ -295,16 +295,16 @@ fn on_disk(doing: &str, error: &io::Error) -> Failure {
     Failure::local(doing, error)
 }
 
-fn request(what: String) -> Failure {
+fn request(what: &str) -> Failure {
     Failure::Request(format!("the workflow bundle cannot be used: {what}"))
 }
 
 fn too_many() -> Failure {
-    request(format!("it has more than {MAX_ENTRIES} entries"))
+    request(&format!("it has more than {MAX_ENTRIES} entries"))
 }
 
 fn too_large() -> Failure {
-    request(format!("it is larger than {} GiB when it is unpacked", MAX_BYTES >> 30))
+    request(&format!("it is larger than {} GiB when it is unpacked", MAX_BYTES >> 30))
 }
 
 /// `MANIFEST.json`; what it says beside this is ignored.
@@ -331,7 +331,7 @@ struct Manifest {
 /// [`Failure::Request`] naming what is missing.
 pub(crate) fn read(base: &Path, files: &[String], workflow_type: &str) -> Result<Bundle, Failure> {
     let found = Reader { base, files };
-    found.bundle(workflow_type).map_err(request)
+    found.bundle(workflow_type).map_err(|what| request(&what))
 }
 
 struct Reader<'a> {
@@ -502,7 +502,7 @@ fn words(text: &str) -> Result<Map<String, Value>, String> {
 pub(crate) fn not_nested(path: &Path, name: &str) -> Result<(), Failure> {
     match is_zip(path) {
         Ok(false) => Ok(()),
-        Ok(true) => Err(request(format!("its workflow {name:?} is a zip archive, too"))),
+        Ok(true) => Err(request(&format!("its workflow {name:?} is a zip archive, too"))),
         Err(error) => Err(on_disk("reading the bundle's workflow", &error)),
     }
 }

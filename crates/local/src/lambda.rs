@@ -140,7 +140,9 @@ impl Functions {
         let work = async move {
             match tokio::spawn(invoked.in_current_span()).await {
                 Ok(Some(done)) => done,
-                Ok(None) => Err(exited("RequestId: 0 Error: Runtime exited: signal: killed".into())),
+                Ok(None) => {
+                    Err(exited("RequestId: 0 Error: Runtime exited: signal: killed".into()))
+                }
                 Err(_) => Err(exited("the function panicked".to_owned())),
             }
         };

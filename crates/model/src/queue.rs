@@ -89,6 +89,7 @@ impl Item {
             task_arn: None,
             summary: RequestSummary::default(),
             resources: Resources::default(),
+            destination: None,
             created_at: DateTime::UNIX_EPOCH,
             updated_at: DateTime::UNIX_EPOCH,
             start_time: None,
@@ -97,6 +98,7 @@ impl Item {
             cmd: Vec::new(),
             system_logs: Vec::new(),
             has_outputs: false,
+            trace: None,
         }
     }
 

@@ -19,7 +19,7 @@ pub const TARGETS: &[(&str, Property)] = &[("collect_outputs", outputs)];
 pub fn outputs(input: &[u8]) {
     let Ok(result) = serde_json::from_slice::<TaskResult>(input) else { return };
     let prefix = keys::outputs_prefix(result.run_id, result.attempt);
-    let object = collected(result.run_id, result.attempt, &result, |key| {
+    let object = collected(&prefix, &result, |key| {
         let path = match key.strip_prefix(&prefix) {
             Some(path) => path,
             None => {

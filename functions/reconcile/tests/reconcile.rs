@@ -122,7 +122,9 @@ async fn runs_that_wait_are_started_when_there_is_room_and_not_before() {
         owner: "ann".to_owned(),
         summary: RequestSummary::default(),
         resources: Resources::default(),
+        destination: None,
         idempotency: None,
+        trace: None,
         waits: true,
     };
     world.store.seed(&[before], &[]).await.expect("written");

@@ -130,8 +130,8 @@ impl Policy {
             "Action": ["s3:PutObject", "s3:AbortMultipartUpload"],
             "Resource": [format!("{runs}/{work}*"), own],
         });
-        let saved = resumed_from
-            .map(|from| format!("{runs}/{}*/state/*", keys::all_work_prefix(from)));
+        let saved =
+            resumed_from.map(|from| format!("{runs}/{}*/state/*", keys::all_work_prefix(from)));
         let unlisted = saved.into_iter().chain(outputs).collect();
         self.reading(&listed, unlisted, Some(write))
     }

@@ -68,8 +68,7 @@ pub async fn resume(
     let (trace, waits) = (Some(trace), queue(state).waits());
     let owner = from.owner.clone();
     let destination = stored.destination.clone();
-    let new =
-        NewRun { run_id, owner, summary, resources, destination, idempotency, trace, waits };
+    let new = NewRun { run_id, owner, summary, resources, destination, idempotency, trace, waits };
     enqueue(state, new).await
 }
 

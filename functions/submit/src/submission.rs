@@ -141,8 +141,7 @@ pub async fn submit(
     }
     let (trace, waits) = (Some(trace), queue(state).waits());
     let owner = owner.to_owned();
-    let new =
-        NewRun { run_id, owner, summary, resources, destination, idempotency, trace, waits };
+    let new = NewRun { run_id, owner, summary, resources, destination, idempotency, trace, waits };
     enqueue(state, new).await
 }
 

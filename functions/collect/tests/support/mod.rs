@@ -110,7 +110,9 @@ impl World {
             owner: "ann".to_owned(),
             summary: RequestSummary::default(),
             resources: Resources::default(),
+            destination: None,
             idempotency: None,
+            trace: None,
             waits: true,
         };
         self.store.create(new).await.expect("the table answers");
