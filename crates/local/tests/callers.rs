@@ -181,6 +181,7 @@ fn filled(path: &str, run: &str) -> String {
     let path = path
         .replace("{run_id}", run)
         .replace("{stream}", "stdout")
+        .replace("{*name}", "main.cwl")
         .replace("{*task_id}", "1")
         .replace("{*path}", common::stub::OUTPUT);
     assert!(!path.contains('{'), "{path}: say here what a run has at this route");
@@ -228,9 +229,12 @@ async fn no_route_shows_an_owners_run_to_another() {
                 continue;
             }
             assert!(route.contains("{run_id}"), "{route}: say here how it keeps owners apart");
-            for token in [&ada, &other_ada, &admin] {
+            // Deleted by its owner below: it is gone then.
+            for token in [&ada, &other_ada, &admin].into_iter().filter(|_| method != "DELETE") {
                 let own = ask(&rig, method, &path, Some(token)).await.status();
-                let seen = own.is_success() || own.is_redirection();
+                // There is nothing to resume of a run that is complete.
+                let conflict = own == StatusCode::CONFLICT && route == routes::RUN_RESUME;
+                let seen = own.is_success() || own.is_redirection() || conflict;
                 assert!(seen, "{called} shows nothing to compare with: {own}");
             }
             let foreign = ask(&rig, method, &path, Some(&eve)).await;
