@@ -10,7 +10,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import trustme
 from conftest import Server, Wes
-from test_engines import installed  # noqa: F401
 
 TEXT = b"ACGT\n" * 1000
 SUM = b"""cwlVersion: v1.2

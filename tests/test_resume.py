@@ -12,7 +12,6 @@ import subprocess
 import pytest
 import requests
 from conftest import BIN, Server, Wes, workflow
-from test_engines import installed  # noqa: F401
 from waiting import until
 
 STEP = """echo "$2" >> "$1"

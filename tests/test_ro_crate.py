@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 from conftest import BIN, ROOT, workflow
-from test_engines import BAD_SMK, BAD_WDL, SMK, WDL, files, installed, submit, wes  # noqa: F401
+from test_engines import BAD_SMK, BAD_WDL, SMK, WDL, files, submit, wes  # noqa: F401
 
 VALIDATOR = pathlib.Path(os.environ.get("STEPWES_CRATE", ROOT / ".venv-crate")) / "bin/python"
 TEXT = b"one\ntwo\nthree\n"

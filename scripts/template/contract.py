@@ -23,6 +23,8 @@ NOT_IN_AWS = {
     "STEPWES_EXIT_FILE": "for hosts that can outlive who started the task",
     "STEPWES_STOP_GRACE_SECONDS": "its default fits the container's StopTimeout",
     "STEPWES_FILE_ROOTS": "for hosts whose files are the callers' own",
+    "STEPWES_SANDBOX": "for hosts that let a task make namespaces: Fargate does not, and a container runtime is another way",
+    "STEPWES_SANDBOX_HIDES": "what a sandbox is not to show",
     "STEPWES_PATIENCE_SECONDS": "its default fits services that are never away for long",
 }
 

@@ -12,7 +12,7 @@ MUTANTS = [
     ("STEPWES_IDEMPOTENCY_DAYS: !Ref IdempotencyDays", "STEPWES_IDEMPOTENCY_DAY: !Ref IdempotencyDays", "STEPWES_IDEMPOTENCY_DAYS"),
     ("- {Name: STEPWES_BUCKET, Value: !Ref RunsBucket}", "- {Name: STEPWES_BUCKETS, Value: !Ref RunsBucket}", "STEPWES_BUCKET"),
     ("Action: [s3:PutObject, s3:DeleteObject]", "Action: s3:PutObject", "what submit deletes"),
-    ("Action: [s3:PutObject, s3:DeleteObject]", "Action: [s3:PutObject, s3:DeleteObject, s3:GetObject]", "what submit reads"),
+    ('!Sub "${RunsBucket.Arn}/work/*/state/*"]', '!Sub "${RunsBucket.Arn}/work/*"]', "what submit reads"),
     ("Action: states:StartExecution", "Action: [states:StartExecution, states:StopExecution]", "no use for it"),
     ("Action: [ecs:DescribeTasks, ecs:StopTask]", "Action: ecs:DescribeTasks", "ecs:StopTask"),
     ("Action: states:DescribeExecution", "Action: states:StopExecution", "states:DescribeExecution"),

@@ -1,6 +1,6 @@
 //! Fault injection: what may go wrong between our code and an AWS service, brought about on purpose.
 //!
-//! Every call of the embedded AWS passes one place ([`Injector`]), which asks a [`FaultPlan`] what
+//! Every call of the embedded AWS passes one place (`Injector`), which asks a [`FaultPlan`] what
 //! goes wrong with it. A fault is an error as the service has it, or no answer, or half of one:
 //! nothing is ever answered that looks like success unless it happened.
 //!
