@@ -136,10 +136,12 @@ def test_every_answer_is_as_the_specification_says(service, tmp_path):
     header = ["--header", service.credentials.header] if service.credentials.header else []
     if not service.credentials.plain:
         pytest.skip("the API wants signatures of AWS's, which schemathesis cannot make")
-    for spec in [*official(tmp_path), ROOT / "docs/openapi.yaml"]:
+    # The official file has no DELETE for a run, which Allow names: our own is asked for that.
+    specs = [(spec, ["--exclude-checks", "allow_header_conformance"]) for spec in official(tmp_path)]
+    for spec, excluded in [*specs, (ROOT / "docs/openapi.yaml", [])]:
         done = subprocess.run(
             [schemathesis, "--config-file", ROOT / "tests/schemathesis.toml", "run", spec, "--url", service.base, *header,
-             "--checks", "all", "--max-examples", "30", "--seed", "20250101", "--no-color"],
+             "--checks", "all", *excluded, "--max-examples", "30", "--seed", "20250101", "--no-color"],
             capture_output=True, text=True, timeout=900, cwd=ROOT,
         )
         assert done.returncode == 0, f"{spec}\n{done.stdout[-8000:]}{done.stderr[-2000:]}"

@@ -85,10 +85,12 @@ INFO = {
 }
 
 
-def wes(info=INFO, status=200, runs=200, headers=()):
+def wes(info=INFO, status=200, runs=200, clock=None):
+    """A service whose clock is wrong by so many seconds, if it is."""
     def answer(_, path, sent, __):
         if path.endswith("/service-info"):
-            return status, dict(headers), info
+            headers = {} if clock is None else {"Date": formatdate(time.time() + clock, usegmt=True)}
+            return status, headers, info
         wanted = runs(sent) if callable(runs) else runs
         return wanted, {}, {"runs": [], "next_page_token": ""} if wanted == 200 else {"msg": "no", "status_code": wanted}
     return answer
@@ -110,8 +112,8 @@ def test_a_healthy_service_has_nothing_wrong():
     (wes(info={"msg": "no"}, status=404, runs=404), [], {"service": "problem", "access": "problem"}),
     (wes(info={**INFO, "version": "0.0.1"}), [], {"version": "warning"}),
     (wes(info={**INFO, "workflow_engine_versions": {}}), [], {"service's engines": "warning"}),
-    (wes(headers={"Date": formatdate(time.time() - 100, usegmt=True)}), [], {"clock": "warning"}),
-    (wes(headers={"Date": formatdate(time.time() + 4000, usegmt=True)}), [], {"clock": "problem"}),
+    (wes(clock=-100), [], {"clock": "warning"}),
+    (wes(clock=4000), [], {"clock": "problem"}),
     (wes(runs=of_good_token), [], {"access": "warning"}),
     (wes(runs=of_good_token), ["--token", "bad"], {"access": "problem"}),
     (wes(runs=of_good_token), ["--token", "good"], {}),

@@ -259,7 +259,7 @@ def test_a_failing_wdl_task_has_its_exit_code_and_reason_in_a_file_of_any_name(w
 def test_toil_runs_cwl_with_outputs_and_its_jobs_as_tasks(wes, runs):
     log = complete(wes, runs["cwl"])
     cmd = log["run_log"]["cmd"]
-    assert cmd[0] == "toil-cwl-runner" and "--clean=always" in cmd and "--maxLocalJobs=7" in cmd
+    assert cmd[0] == "toil-cwl-runner" and "--clean=onSuccess" in cmd and "--maxLocalJobs=7" in cmd
     parts = log["outputs"]["parts"]
     assert [part["basename"] for part in parts] == ["up ü.txt", "up ü.txt"]
     assert all(part["location"].startswith("s3://") and part["size"] == 2 for part in parts)
@@ -299,7 +299,7 @@ def test_a_workflow_in_python_gets_its_own_options_and_the_job_store_last(wes, r
     log = complete(wes, runs["py"])
     cmd = log["run_log"]["cmd"]
     assert cmd[:2] == ["python", "w f.py"] and cmd[-1].startswith("file:/")
-    assert "--greeting=hello there" in cmd and "--clean=always" in cmd
+    assert "--greeting=hello there" in cmd and "--clean=onSuccess" in cmd
     assert content(wes, log) == {"made by us.txt": b"hello there you"}
     assert {task["name"]: task["exit_code"] for task in tasks(wes, log)} == {"whole": 0, "make": 0}
 
@@ -307,7 +307,7 @@ def test_a_workflow_in_python_gets_its_own_options_and_the_job_store_last(wes, r
 def test_a_failing_job_in_python_has_its_reason_and_a_named_job_store_is_the_run_s_own(wes, runs):
     assert "ValueError: it is broken" in failed(runs["bad py"])
     cmd = runs["bad py"]["run_log"]["cmd"]
-    assert cmd[-1].startswith(f"file:{wes.server.folder}") and "--clean=always" not in cmd
+    assert cmd[-1].startswith(f"file:{wes.server.folder}") and "--clean=onSuccess" not in cmd
 
 
 def test_toil_without_containers_says_what_wdl_needs(runs):

@@ -83,7 +83,7 @@ def test_many_runs_at_once_all_have_their_turn_and_no_more_than_may_are_at_work(
     (programs / "cwltool").write_text(ENGINE.format(at_work=at_work, seen=seen))
     (programs / "cwltool").chmod(0o755)
     path = os.pathsep.join([str(programs), os.path.dirname(shutil.which("sh"))])
-    server = Server(tmp_path / "state", "--max-engines", str(slots), path=path).start()
+    server = Server(tmp_path / "state", "--max-engines", str(slots), "--sandbox", "none", path=path).start()
     try:
         service = Wes(server.url)
         with concurrent.futures.ThreadPoolExecutor(LOAD) as callers:

@@ -131,7 +131,7 @@ ENGINES = {
 @pytest.fixture(scope="module")
 def wes(installed, serve_only, tmp_path_factory):  # noqa: F811
     path = os.pathsep.join([installed, os.environ["PATH"]])
-    options = ["--container", "none", "--max-engines", "4"]
+    options = ["--container", "none", "--sandbox", "none", "--max-engines", "4"]
     server = Server(tmp_path_factory.mktemp("resume") / "state", *options, path=path)
     yield Wes(server.start().url, server=server)
     server.stop()

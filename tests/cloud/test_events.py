@@ -21,13 +21,16 @@ API = {
     "cancel/cancel-run-unknown.json": (404, 404),
     "status/get-log-toil.json": (404, 307),
     "status/get-log.json": (404, 307),
-    # The complete run has no such file and no such task.
+    # The complete run has no such files and no such task.
     "status/get-output.json": (404, 404),
     "status/get-task.json": (404, 404),
     "status/get-outputs-json.json": (404, 307),
     "status/get-run-log.json": (404, 200),
     "status/get-run-status.json": (404, 200),
+    "status/get-attachment.json": (404, 404),
+    "status/get-ro-crate.json": (404, 200),
     "status/health.json": (200, 200),
+    "status/list-attachments.json": (404, 200),
     "status/home.json": (200, 200),
     "status/list-outputs.json": (404, 200),
     "status/list-runs.json": (200, 200),
