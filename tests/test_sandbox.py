@@ -44,7 +44,7 @@ def test_a_workflow_writes_its_own_folder_alone_and_reads_the_rest(wes, folder):
     log = wes.complete(run_id)
     said = wes.requests_get(wes.get(f"/runs/{run_id}/outputs").json()["outputs"][0]["url"]).decode().splitlines()
     assert said == [
-        "not outside", "not the server's folder", "not /usr", "wrote home", "wrote /tmp", "read", "no credentials", "s3", "tasks",
+        "not outside", "not the server's folder", "not /usr", "wrote home", "wrote /tmp", "read", "no credentials", "s3", "work",
     ]
     assert log["run_log"]["cmd"][0] == "cwltool" and not (folder / "written").exists()
 

@@ -396,7 +396,8 @@ impl Attempt<'_> {
         let results = Place { folder: self.folder_of_results(engine, &order), ..results };
         let mut job = self.prepare(engine, &order, &logs, aws)?;
         if let Some(sandbox) = sandbox {
-            let wrapper = sandbox.wrapper(self.work, self.config.sandbox_hides.as_deref());
+            let (hides, link) = (&self.config.sandbox_hides, &self.config.work_link);
+            let wrapper = sandbox.wrapper(self.work, hides.as_deref(), link.as_deref());
             job.sandbox =
                 Some(wrapper.map_err(|error| Failure::local("making the sandbox", &error))?);
         }

@@ -120,11 +120,18 @@ impl Sandbox {
     }
 
     /// How a command is run so that it writes in `work` alone. `hides` is a folder whose files nobody
-    /// in the sandbox sees, nor the folders of other tasks in it.
+    /// in the sandbox sees, nor the work folders of others in it, nor that in which its host keeps
+    /// its tasks, which the `link` to the work folder is in.
     ///
     /// # Errors
     /// When the run's own temporary folders cannot be made, or what is hidden is not there.
-    pub(crate) fn wrapper(&self, work: &WorkDir, hides: Option<&Path>) -> io::Result<Wrapper> {
+    pub(crate) fn wrapper(
+        &self,
+        work: &WorkDir,
+        hides: Option<&Path>,
+        link: Option<&Path>,
+    ) -> io::Result<Wrapper> {
+        let task = link.and_then(Path::parent).map(Path::canonicalize).transpose()?;
         // As the work folder is named.
         let hides = hides.map(Path::canonicalize).transpose()?;
         let hides = hides.as_deref();
@@ -161,7 +168,8 @@ impl Sandbox {
         if let Some(hides) = hides {
             arguments.extend(words(["--tmpfs".as_ref(), hides.as_os_str()]));
             for path in entries(hides).filter(|path| path.is_dir()) {
-                if !work.root().starts_with(&path) {
+                let has_tasks = task.as_ref().is_some_and(|task| task.starts_with(&path));
+                if !work.root().starts_with(&path) && !has_tasks {
                     arguments.extend(words([
                         "--ro-bind-try".as_ref(),
                         path.as_os_str(),
