@@ -118,7 +118,7 @@ def test_an_outputs_object_over_a_megabyte_is_a_pointer_and_all_files_arrive(ser
 def test_a_large_file_arrives_whole(service, tmp_path):
     size = 50_000_001
     log = run(service, BIG, json.dumps({"size": str(size)}))
-    assert log["state"] == "COMPLETE", log
+    assert log["state"] == "COMPLETE", log["run_log"]["system_logs"]
     stepwes(service, "outputs", log["run_id"], "--download", tmp_path)
     content = (tmp_path / "big").read_bytes()
     assert len(content) == size and content.startswith(b"1\n2\n3\n")

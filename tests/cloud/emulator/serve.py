@@ -20,6 +20,7 @@ import reading.cloudformation  # noqa: E402, F401
 import reading.ecs  # noqa: E402, F401
 import reading.frontdoor  # noqa: E402, F401
 import reading.iam  # noqa: E402, F401
+import reading.s3  # noqa: E402, F401
 import reading.stepfunctions  # noqa: E402, F401
 from reading import functions, units  # noqa: E402
 
