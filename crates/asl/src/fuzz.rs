@@ -54,8 +54,6 @@ fn run(machine: &Machine, mut ends: u8, store: bool) -> Execution {
 mod tests {
     #[test]
     fn every_property_holds_on_its_corpus_and_on_changes_of_it() {
-        for (target, property) in super::TARGETS {
-            stepwes_fuzz::check(target, *property);
-        }
+        stepwes_fuzz::check_all(super::TARGETS);
     }
 }

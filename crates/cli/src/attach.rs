@@ -7,9 +7,10 @@ use std::{
 
 use anyhow::Context as _;
 use serde_json::{Map, Value};
+use stepwes_core::secondary_files::is_expression;
 
 use crate::{
-    secondary::{Documents, Patterns, files_beside, is_expression},
+    secondary::{Documents, Patterns, files_beside},
     ui::hint,
     workflow::read_document,
 };

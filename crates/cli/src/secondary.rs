@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::{Map, Value};
-use stepwes_core::secondary_files;
+use stepwes_core::secondary_files::{self, last_part, literal, named};
 
 /// How deep types and imports are followed: a type may name itself.
 const MAX_DEPTH: usize = 32;
@@ -75,14 +75,7 @@ impl Documents {
     ) -> BTreeMap<String, Patterns> {
         let Some(document) = self.0.get(path) else { return BTreeMap::new() };
         let document = self.with_imports(document, folder_of(path), place, 0);
-        let process = match document.get("$graph").and_then(Value::as_array) {
-            Some(graph) => graph.iter().find(|process| {
-                let id = process.get("id").and_then(Value::as_str).unwrap_or_default();
-                id.trim_start_matches('#') == fragment.unwrap_or("main")
-            }),
-            None => Some(&document),
-        };
-        process.map(of_inputs).unwrap_or_default()
+        secondary_files::process(&document, fragment).map(of_inputs).unwrap_or_default()
     }
 
     /// Every default of the document `path` with the patterns that hold for it: of inputs, and of
@@ -257,47 +250,6 @@ fn schema_types(requirements: &Value) -> BTreeMap<String, &Value> {
         add(kinds, &mut types);
     }
     types
-}
-
-/// What CWL takes as a map or as a list of objects with an `id` or a `name`.
-fn named(members: &Value) -> Vec<(&str, &Value)> {
-    match members {
-        Value::Object(members) => {
-            members.iter().map(|(name, member)| (name.as_str(), member)).collect()
-        }
-        Value::Array(members) => members
-            .iter()
-            .filter_map(|member| {
-                let name = member.get("id").or_else(|| member.get("name"))?.as_str()?;
-                Some((last_part(name), member))
-            })
-            .collect(),
-        _ => Vec::new(),
-    }
-}
-
-fn last_part(name: &str) -> &str {
-    name.rsplit(['#', '/']).next().unwrap_or(name)
-}
-
-/// The patterns of an object's `secondaryFiles` that need no engine.
-fn literal(declared: &Value) -> Vec<String> {
-    let Some(declared) = declared.get("secondaryFiles") else { return Vec::new() };
-    let several = match declared {
-        Value::Array(several) => several.iter().collect(),
-        one => vec![one],
-    };
-    several
-        .into_iter()
-        .filter_map(|one| one.get("pattern").unwrap_or(one).as_str())
-        .filter(|pattern| !is_expression(pattern))
-        .map(|pattern| pattern.trim_end_matches('?').to_owned())
-        .collect()
-}
-
-/// Whether only an engine can tell what a text means.
-pub(crate) fn is_expression(text: &str) -> bool {
-    text.contains("$(") || text.contains("${")
 }
 
 /// The files and folders beside `file` that `patterns` name and that are there: each `^` takes one

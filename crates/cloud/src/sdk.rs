@@ -2,6 +2,7 @@
 
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use stepwes_store::error::tells_wrong_time;
 
 /// Codes of errors that pass although their status is not 5xx.
 const PASSING: [&str; 9] = [
@@ -29,16 +30,6 @@ pub(crate) fn passes<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>)
         }
         _ => false,
     }
-}
-
-/// Whether a signature was refused for the time that it was made at, as when the host's clock has
-/// not been set yet; that of a wrong key is refused under the same codes.
-/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html>
-fn tells_wrong_time(error: &impl ProvideErrorMetadata) -> bool {
-    matches!(error.code(), Some("InvalidSignatureException" | "SignatureDoesNotMatch"))
-        && error.message().is_some_and(|message| {
-            message.starts_with("Signature expired") || message.starts_with("Signature not yet")
-        })
 }
 
 /// The cause of an error, as the SDK gave it.

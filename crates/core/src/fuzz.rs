@@ -225,8 +225,6 @@ pub fn caller_token(input: &[u8]) {
 mod tests {
     #[test]
     fn every_property_holds_on_its_corpus_and_on_changes_of_it() {
-        for (target, property) in super::TARGETS {
-            stepwes_fuzz::check(target, *property);
-        }
+        stepwes_fuzz::check_all(super::TARGETS);
     }
 }

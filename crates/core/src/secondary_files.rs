@@ -4,44 +4,73 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// The patterns of a process, by input, without those that only an engine can evaluate. `fragment`
-/// names the process in a `$graph`; without one it is `main`.
+/// The process of a document that is run. `fragment` names it in a `$graph`; without one it is
+/// `main`.
 #[must_use]
-pub fn patterns(document: &Value, fragment: Option<&str>) -> BTreeMap<String, Vec<String>> {
-    let process = match document.get("$graph").and_then(Value::as_array) {
+pub fn process<'a>(document: &'a Value, fragment: Option<&str>) -> Option<&'a Value> {
+    match document.get("$graph").and_then(Value::as_array) {
         Some(graph) => graph.iter().find(|process| {
             let id = process.get("id").and_then(Value::as_str).unwrap_or_default();
             id.trim_start_matches('#') == fragment.unwrap_or("main")
         }),
         None => Some(document),
-    };
-    let mut patterns = BTreeMap::new();
-    let mut add = |name: &str, input: &Value| {
-        let Some(declared) = input.get("secondaryFiles") else { return };
-        let declared = match declared {
-            Value::Array(several) => several.iter().collect(),
-            one => vec![one],
-        };
-        let literal = declared
-            .into_iter()
-            .filter_map(|one| one.get("pattern").unwrap_or(one).as_str())
-            .filter(|pattern| !pattern.contains("$(") && !pattern.contains("${"))
-            .map(|pattern| pattern.trim_end_matches('?').to_owned())
-            .collect();
-        patterns.insert(name.to_owned(), literal);
-    };
-    match process.and_then(|process| process.get("inputs")) {
-        Some(Value::Object(inputs)) => inputs.iter().for_each(|(name, input)| add(name, input)),
-        Some(Value::Array(inputs)) => {
-            for input in inputs {
-                if let Some(id) = input.get("id").and_then(Value::as_str) {
-                    add(id.rsplit(['#', '/']).next().unwrap_or(id), input);
-                }
-            }
-        }
-        _ => {}
     }
-    patterns
+}
+
+/// What CWL takes as a map or as a list of objects with an `id` or a `name`.
+#[must_use]
+pub fn named(members: &Value) -> Vec<(&str, &Value)> {
+    match members {
+        Value::Object(members) => {
+            members.iter().map(|(name, member)| (name.as_str(), member)).collect()
+        }
+        Value::Array(members) => members
+            .iter()
+            .filter_map(|member| {
+                let name = member.get("id").or_else(|| member.get("name"))?.as_str()?;
+                Some((last_part(name), member))
+            })
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The last part of a name that may be an identifier with a path.
+#[must_use]
+pub fn last_part(name: &str) -> &str {
+    name.rsplit(['#', '/']).next().unwrap_or(name)
+}
+
+/// The patterns of an object's `secondaryFiles` that need no engine.
+#[must_use]
+pub fn literal(declared: &Value) -> Vec<String> {
+    let Some(declared) = declared.get("secondaryFiles") else { return Vec::new() };
+    let several = match declared {
+        Value::Array(several) => several.iter().collect(),
+        one => vec![one],
+    };
+    several
+        .into_iter()
+        .filter_map(|one| one.get("pattern").unwrap_or(one).as_str())
+        .filter(|pattern| !is_expression(pattern))
+        .map(|pattern| pattern.trim_end_matches('?').to_owned())
+        .collect()
+}
+
+/// Whether only an engine can tell what a text means.
+#[must_use]
+pub fn is_expression(text: &str) -> bool {
+    text.contains("$(") || text.contains("${")
+}
+
+/// The patterns of a process, by input, without those that only an engine can evaluate; those of
+/// [`process`] in a document.
+#[must_use]
+pub fn patterns(document: &Value, fragment: Option<&str>) -> BTreeMap<String, Vec<String>> {
+    let inputs = process(document, fragment).and_then(|process| process.get("inputs"));
+    let inputs = inputs.map(named).unwrap_or_default();
+    let declaring = inputs.into_iter().filter(|(_, input)| input.get("secondaryFiles").is_some());
+    declaring.map(|(name, input)| (name.to_owned(), literal(input))).collect()
 }
 
 /// The name that a pattern makes of a file's: each `^` takes one extension away, and the rest is

@@ -470,7 +470,9 @@ impl Attempt<'_> {
         order: &Order<'_>,
         before: Option<&Before>,
     ) -> Result<Staged, Failure> {
-        if engine.saved(order).is_none() {
+        // Files may be many and large, and are read for this.
+        let is_of_use = self.config.limits.state_bytes > 0 || before.is_some();
+        if engine.saved(order).is_none() || !is_of_use {
             return Ok(Staged::default());
         }
         let root = self.work.root().to_owned();

@@ -14,6 +14,9 @@ use proptest::{
     test_runner::{Config, FileFailurePersistence, TestRunner},
 };
 
+/// Panics when something does not hold for an input.
+pub type Property = fn(&[u8]);
+
 /// The longest input that is made, in bytes, as of `make fuzz`.
 const MAX_BYTES: usize = 4096;
 
@@ -38,12 +41,22 @@ pub fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     inputs
 }
 
+/// [`check`]s every property, each by the name of its target.
+///
+/// # Panics
+/// As [`check`].
+pub fn check_all(targets: &[(&str, Property)]) {
+    for (target, property) in targets {
+        check(target, *property);
+    }
+}
+
 /// Tries `property` on every input of the target's corpus, and then on `PROPTEST_CASES` (256)
 /// changes of them.
 ///
 /// # Panics
 /// When the property does: the file, or the smallest change that was found, is printed.
-pub fn check(target: &str, property: fn(&[u8])) {
+pub fn check(target: &str, property: Property) {
     let corpus = corpus(target);
     for (name, input) in &corpus {
         println!("corpus/{target}/{name}");

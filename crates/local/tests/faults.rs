@@ -461,3 +461,33 @@ async fn a_caller_who_hangs_up_does_not_cut_a_submission_short() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_caller_who_hangs_up_does_not_cut_a_deletion_short() {
+    let always = |call: &FaultyCall<'_>| {
+        let lists = call.operation == "ListObjectsV2" && call.function == Some("stepwes-cancel");
+        lists.then_some(Fault::Slow(Duration::from_millis(300)))
+    };
+    let script = Arc::new(Script { always, state: Mutex::default() });
+    let plan = Arc::clone(&script);
+    let engine = common::stub_engine(&[]);
+    let rig = common::serve_with(&engine, |options| options.faults = Some(plan)).await;
+    let run = common::submit(rig.server.url()).await;
+    common::until_state(rig.server.url(), &run, "COMPLETE").await;
+    let url = format!("{}/ga4gh/wes/v1/runs/{run}", rig.server.url());
+    let asking = tokio::spawn(common::http().delete(url).send());
+    common::until("its files are looked for", || async {
+        let state = script.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut points = state.points.values().flatten();
+        points.any(|at| at.operation == "ListObjectsV2" && at.function == "stepwes-cancel")
+    })
+    .await;
+    asking.abort();
+    assert!(asking.await.is_err_and(|error| error.is_cancelled()), "it was answered before");
+    let store = rig.server.aws().store(arn::TABLE);
+    let id: RunId = run.parse().expect("a run id");
+    common::until("the run is gone", || async {
+        store.get(id).await.expect("the table answers").is_none()
+    })
+    .await;
+}

@@ -12,8 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use chrono::DateTime;
 use stateright::{Model, Property};
 use stepwes_core::{
-    resources::Resources,
-    run::{Place, RequestSummary, Run, RunId},
+    run::{Place, Run},
     run_state::{RunEvent, RunState},
     token::AttemptToken,
 };
@@ -21,7 +20,8 @@ use stepwes_store::{
     Change,
     rules::{self, Decision, Unchanged},
 };
-use uuid::Uuid;
+
+use crate::table::{run, small};
 
 /// How much may happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,32 +78,10 @@ impl Item {
         Self { state: RunState::Queued, version: 1, attempt: 0, place: Some(Place::Waiting) };
 
     fn run(self) -> Run {
-        Run {
-            run_id: RunId::from_uuid(Uuid::nil()),
-            owner: String::new(),
-            state: self.state,
-            version: self.version.into(),
-            attempt: self.attempt.into(),
-            place: self.place,
-            token: None,
-            task_arn: None,
-            summary: RequestSummary::default(),
-            resources: Resources::default(),
-            destination: None,
-            created_at: DateTime::UNIX_EPOCH,
-            updated_at: DateTime::UNIX_EPOCH,
-            start_time: None,
-            end_time: None,
-            exit_code: None,
-            cmd: Vec::new(),
-            system_logs: Vec::new(),
-            has_outputs: false,
-            trace: None,
-        }
+        Run { place: self.place, ..run(self.state, self.version, self.attempt) }
     }
 
     fn of(run: &Run) -> Self {
-        let small = |number: u64| u8::try_from(number).expect("the model is small");
         Self {
             state: run.state,
             version: small(run.version),

@@ -81,6 +81,32 @@ fn token(attempt: u8) -> AttemptToken {
     AttemptToken::from_secret(format!("the token of attempt {attempt}"))
 }
 
+/// A run with what every model of it goes by, and nothing else.
+pub(crate) fn run(state: RunState, version: u8, attempt: u8) -> Run {
+    Run {
+        run_id: RunId::from_uuid(Uuid::nil()),
+        owner: String::new(),
+        state,
+        version: version.into(),
+        attempt: attempt.into(),
+        place: None,
+        token: None,
+        task_arn: None,
+        summary: RequestSummary::default(),
+        resources: Resources::default(),
+        destination: None,
+        created_at: DateTime::UNIX_EPOCH,
+        updated_at: DateTime::UNIX_EPOCH,
+        start_time: None,
+        end_time: None,
+        exit_code: None,
+        cmd: Vec::new(),
+        system_logs: Vec::new(),
+        has_outputs: false,
+        trace: None,
+    }
+}
+
 impl Item {
     /// A run that was just enqueued.
     pub(crate) const NEW: Self =
@@ -89,26 +115,9 @@ impl Item {
     /// The run as the store has it.
     fn run(self) -> Run {
         Run {
-            run_id: RunId::from_uuid(Uuid::nil()),
-            owner: String::new(),
-            state: self.state,
-            version: self.version.into(),
-            attempt: self.attempt.into(),
-            place: None,
             token: (self.attempt > 0).then(|| token(self.attempt)),
             task_arn: self.holder.map(arn),
-            summary: RequestSummary::default(),
-            resources: Resources::default(),
-            destination: None,
-            created_at: DateTime::UNIX_EPOCH,
-            updated_at: DateTime::UNIX_EPOCH,
-            start_time: None,
-            end_time: None,
-            exit_code: None,
-            cmd: Vec::new(),
-            system_logs: Vec::new(),
-            has_outputs: false,
-            trace: None,
+            ..run(self.state, self.version, self.attempt)
         }
     }
 
@@ -128,7 +137,7 @@ impl Item {
     }
 }
 
-fn small(number: u64) -> u8 {
+pub(crate) fn small(number: u64) -> u8 {
     u8::try_from(number).expect("the model is small")
 }
 

@@ -77,10 +77,10 @@ const PASSING: [&str; 8] = [
 ];
 
 /// Whether a signature was refused for the time that it was made at, as when the host's clock has
-/// not been set yet; that of a wrong key is refused under the same code.
+/// not been set yet; that of a wrong key is refused under the same codes. The SDK does not try again.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html>
-fn tells_wrong_time(error: &impl ProvideErrorMetadata) -> bool {
-    error.code() == Some("InvalidSignatureException")
+pub fn tells_wrong_time(error: &impl ProvideErrorMetadata) -> bool {
+    matches!(error.code(), Some("InvalidSignatureException" | "SignatureDoesNotMatch"))
         && error.message().is_some_and(|message| {
             message.starts_with("Signature expired") || message.starts_with("Signature not yet")
         })

@@ -5,8 +5,7 @@ mod support;
 
 use chrono::TimeDelta;
 use stepwes_core::{
-    Clock as _, IdGenerator as _, RandomIds, RunEvent, RunId, RunState, keys, resources::Resources,
-    run::RequestSummary, task::TaskOutcome,
+    Clock as _, IdGenerator as _, RandomIds, RunEvent, RunId, RunState, keys, task::TaskOutcome,
 };
 use stepwes_reconcile::{
     Event, Settings, State, Summary, handle,
@@ -15,7 +14,7 @@ use stepwes_reconcile::{
 use stepwes_store::{Change, NewRun};
 use support::{
     BUCKET, CLUSTER, FakeExecution, FakeTask, SAMPLE_RUN, SAMPLE_TASK, STATE_MACHINE, TABLE, World,
-    event, result, sample_run,
+    event, new_run, result, sample_run,
 };
 
 const OTHER_TASK: &str = "arn:aws:ecs:eu-central-1:123456789012:task/stepwes/other";
@@ -117,16 +116,7 @@ async fn runs_that_wait_are_started_when_there_is_room_and_not_before() {
     world.waiting(stranger).await;
     assert_eq!(world.store.admit(Some(1), None).await.expect("an answer"), [ids[2]]);
     // Its item is written anew, as from a backup of before.
-    let before = NewRun {
-        run_id: ids[2],
-        owner: "ann".to_owned(),
-        summary: RequestSummary::default(),
-        resources: Resources::default(),
-        destination: None,
-        idempotency: None,
-        trace: None,
-        waits: true,
-    };
+    let before = NewRun { waits: true, ..new_run(ids[2]) };
     world.store.seed(&[before], &[]).await.expect("written");
     assert_eq!(actions(&pass_with(&world, Some(1), Event::tick()).await)[..1], [Action::FreeSlot]);
     assert!(world.fake().executions.contains_key(SAMPLE_RUN));

@@ -296,21 +296,26 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn the_service_knows_which_engines_can_go_on_and_these_do() {
-        let none = Map::new();
-        let mut order = Order {
-            defaults: &none,
-            parameters: &none,
+    /// An order of a run that gives no options.
+    fn order(none: &Map<String, Value>) -> Order<'_> {
+        Order {
+            defaults: none,
+            parameters: none,
             workflow: "w",
             fragment: None,
             execution: Path::new("/w/execution"),
             outdir: Path::new("/w/outputs"),
             state: Path::new("/w/state"),
             resumed: false,
-            container: Container::Docker,
+            container: Container::None,
             aws: &[],
-        };
+        }
+    }
+
+    #[test]
+    fn the_service_knows_which_engines_can_go_on_and_these_do() {
+        let none = Map::new();
+        let mut order = Order { container: Container::Docker, ..order(&none) };
         for (known, engine) in KNOWN.iter().zip(ENGINES) {
             assert_eq!(engine.saved(&order).is_some(), known.resumes, "{}", known.program);
             order.resumed = false;
@@ -328,18 +333,7 @@ mod tests {
     fn records_are_saved_and_locks_are_not() {
         let of = |name: &str, kind: &str| {
             let none = Map::new();
-            let order = Order {
-                defaults: &none,
-                parameters: &none,
-                workflow: "w",
-                fragment: None,
-                execution: Path::new("/w/execution"),
-                outdir: Path::new("/w/outputs"),
-                state: Path::new("/w/state"),
-                resumed: false,
-                container: Container::None,
-                aws: &[],
-            };
+            let order = order(&none);
             find(name, kind).and_then(|engine| engine.saved(&order)).expect("it is saved")
         };
         for (name, kind, guard, saved, left_out) in [

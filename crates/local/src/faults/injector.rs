@@ -159,8 +159,9 @@ impl Injector {
         let run = key.map_or_else(|| self.run_in(&[path.as_bytes()]), Arc::from);
         let of_function = Arc::clone(&run);
         let function = match *request.method() {
-            Method::POST if path.ends_with("/runs") => name::SUBMIT,
-            Method::POST => "stepwes-cancel",
+            Method::DELETE => "stepwes-cancel",
+            Method::POST if path.ends_with("/cancel") => "stepwes-cancel",
+            Method::POST => name::SUBMIT,
             _ => "stepwes-status",
         };
         let carry_out = move |request| {

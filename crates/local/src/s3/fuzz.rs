@@ -3,7 +3,7 @@
 use std::path::{Component, Path};
 
 use super::{
-    names::{KeyPath, Name, beside, decode, key_path, prefix_folders},
+    names::{KeyPath, beside, key_of, key_path, prefix_folders},
     policy::{Policy, Question},
 };
 
@@ -34,26 +34,6 @@ pub(crate) fn key(input: &[u8]) {
 
 fn path_of(place: &KeyPath) -> String {
     place.folders.iter().chain([&place.name]).map(String::as_str).collect::<Vec<_>>().join("/")
-}
-
-/// The key of a place, as a walk through the folders reads it.
-fn key_of(place: &KeyPath) -> Option<String> {
-    let mut key = String::new();
-    for folder in &place.folders {
-        match decode(folder)? {
-            Name::Whole(part) => {
-                key.push_str(&part);
-                key.push('/');
-            }
-            Name::Beginning(text) => key.push_str(&text),
-            Name::Beside(_) => return None,
-        }
-    }
-    match decode(&place.name)? {
-        Name::Whole(part) | Name::Beside(part) => key.push_str(&part),
-        Name::Beginning(_) => return None,
-    }
-    Some(key)
 }
 
 /// A key, and after a line break a policy: it allows only what one of its statements says, read in

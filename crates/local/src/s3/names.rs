@@ -130,31 +130,32 @@ fn unescape(text: &str) -> Option<String> {
     Some(plain)
 }
 
+/// The key of a whole place, as a walk through the folders reads it.
+#[cfg(any(test, fuzzing))]
+pub(super) fn key_of(place: &KeyPath) -> Option<String> {
+    let mut key = String::new();
+    for folder in &place.folders {
+        match decode(folder)? {
+            Name::Whole(part) => {
+                key.push_str(&part);
+                key.push('/');
+            }
+            Name::Beginning(text) => key.push_str(&text),
+            Name::Beside(_) => return None,
+        }
+    }
+    match decode(&place.name)? {
+        Name::Whole(part) | Name::Beside(part) => key.push_str(&part),
+        Name::Beginning(_) => return None,
+    }
+    Some(key)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::path::{Component, Path};
-
-    /// Reads a whole place back into a key, as a walk through the folders does.
-    fn key_of(path: &KeyPath) -> Option<String> {
-        let mut key = String::new();
-        for folder in &path.folders {
-            match decode(folder)? {
-                Name::Whole(part) => {
-                    key.push_str(&part);
-                    key.push('/');
-                }
-                Name::Beginning(text) => key.push_str(&text),
-                Name::Beside(_) => return None,
-            }
-        }
-        match decode(&path.name)? {
-            Name::Whole(part) | Name::Beside(part) => key.push_str(&part),
-            Name::Beginning(_) => return None,
-        }
-        Some(key)
-    }
 
     fn relative(path: &KeyPath) -> String {
         let mut names = path.folders.clone();

@@ -105,32 +105,16 @@ impl World {
 
     /// A run that waits for a slot, QUEUED; the grace has passed since.
     pub async fn waiting(&self, run_id: RunId) {
-        let new = NewRun {
-            run_id,
-            owner: "ann".to_owned(),
-            summary: RequestSummary::default(),
-            resources: Resources::default(),
-            destination: None,
-            idempotency: None,
-            trace: None,
-            waits: true,
-        };
-        self.store.create(new).await.expect("the table answers");
+        self.store
+            .create(NewRun { waits: true, ..new_run(run_id) })
+            .await
+            .expect("the table answers");
         self.clock.advance(TimeDelta::seconds(61));
     }
 
     /// A run that asked for this, QUEUED.
     pub async fn queued_asking(&self, run_id: RunId, resources: Resources) -> Run {
-        let new = NewRun {
-            run_id,
-            owner: "ann".to_owned(),
-            summary: RequestSummary::default(),
-            resources,
-            destination: None,
-            idempotency: None,
-            trace: Some(TraceParent::generate()),
-            waits: false,
-        };
+        let new = NewRun { resources, ..new_run(run_id) };
         match self.store.create(new).await.expect("the table answers") {
             Created::New(run) => run,
             other => panic!("not created: {other:?}"),
@@ -211,6 +195,21 @@ impl World {
     }
 }
 
+/// A run of Ann's that is submitted, with nothing asked for.
+pub fn new_run(run_id: RunId) -> NewRun {
+    NewRun {
+        run_id,
+        owner: "ann".to_owned(),
+        summary: RequestSummary::default(),
+        resources: Resources::default(),
+        destination: None,
+        idempotency: None,
+        trace: Some(TraceParent::generate()),
+        waits: false,
+    }
+}
+
+/// The run of the events in `events`.
 pub fn sample_run() -> RunId {
     SAMPLE_RUN.parse().expect("a run id")
 }

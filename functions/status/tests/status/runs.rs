@@ -95,25 +95,31 @@ async fn filters_choose_and_a_token_goes_on_under_its_own_alone() {
     }
 }
 
+/// The runs of so many pages, where a page has no room for a second one; there are no more pages.
+async fn pages_of_one_run(world: &World, filter: &str, pages: usize) -> Vec<String> {
+    let mut settings = settings();
+    settings.limits.max_page_bytes = 1;
+    let router = routes_with(world, settings);
+    let mut seen = Vec::new();
+    let mut token = String::new();
+    for _ in 0..pages {
+        let query = format!("{BASE}/runs?{filter}page_token={token}");
+        let page = get(&router, "ada", &query).await.json();
+        seen.extend(ids(&page));
+        token = page["next_page_token"].as_str().expect("a token").to_owned();
+    }
+    assert_eq!(token, "");
+    seen
+}
+
 #[tokio::test]
 async fn a_filtered_page_that_would_be_too_large_goes_on_under_its_filter() {
     let world = World::new().await;
     for _ in 0..2 {
         world.queued("ada").await;
     }
-    let mut settings = settings();
-    settings.limits.max_page_bytes = 1;
-    let router = routes_with(&world, settings);
-    let mut seen = Vec::new();
-    let mut token = String::new();
-    for _ in 0..2 {
-        let query = format!("{BASE}/runs?tags=project:x&page_token={token}");
-        let page = get(&router, "ada", &query).await.json();
-        seen.extend(ids(&page));
-        token = page["next_page_token"].as_str().expect("a token").to_owned();
-    }
+    let seen = pages_of_one_run(&world, "tags=project:x&", 2).await;
     assert_eq!(seen, [2, 1].map(|n| run_id(n).to_string()));
-    assert_eq!(token, "");
 }
 
 #[tokio::test]
@@ -133,18 +139,8 @@ async fn a_page_that_would_be_too_large_ends_early_and_goes_on() {
     for _ in 0..3 {
         world.queued("ada").await;
     }
-    let mut settings = settings();
-    settings.limits.max_page_bytes = 1;
-    let router = routes_with(&world, settings);
-    let mut seen = Vec::new();
-    let mut token = String::new();
-    for _ in 0..3 {
-        let page = get(&router, "ada", &format!("{BASE}/runs?page_token={token}")).await.json();
-        seen.extend(ids(&page));
-        token = page["next_page_token"].as_str().expect("a token").to_owned();
-    }
+    let seen = pages_of_one_run(&world, "", 3).await;
     assert_eq!(seen, [3, 2, 1].map(|n| run_id(n).to_string()));
-    assert_eq!(token, "");
 }
 
 #[tokio::test]
