@@ -92,6 +92,14 @@ def test_odd_names_links_and_empty_files_and_folders_are_kept(service, tmp_path)
         assert archive.testzip() is None and set(archive.namelist()) == set(files)
 
 
+def test_what_is_no_output_of_a_run_is_not_found(service):
+    log = run(service, BIG, '{"size": "1"}')
+    assert service.get(f"/runs/{log['run_id']}/outputs/big", allow_redirects=False).status_code == 307
+    for name in ("none", "big/none", "%00", "none" * 100, "none/" * 200 + "none"):
+        answer = service.get(f"/runs/{log['run_id']}/outputs/{name}", allow_redirects=False)
+        assert answer.status_code == 404, (name, answer.text)
+
+
 def test_a_link_that_leaves_the_run_fails_it_with_the_reason(service):
     log = run(service, LEAVES)
     assert log["state"] == "EXECUTOR_ERROR"

@@ -20,7 +20,7 @@ use aws_smithy_runtime_api::client::{
 use aws_smithy_types::body::SdkBody;
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Uri, header};
+use http::{HeaderValue, Method, Request, Response, Uri, header};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::{
@@ -80,7 +80,9 @@ impl<A: Answer> HttpConnector for InProcess<A> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let answering = self.0.clone();
         HttpConnectorFuture::new(async move {
-            let answered = answering.answer(received(request)?).await;
+            let request = received(request)?;
+            let headers_alone = request.method() == Method::HEAD;
+            let answered = answering.answer(request).await;
             // As a connection that is refused: the SDK tries again, then gives up.
             let response = answered.ok_or_else(|| {
                 let gone = "the embedded AWS is not running";
@@ -89,7 +91,12 @@ impl<A: Answer> HttpConnector for InProcess<A> {
             if is_unanswered(&response) {
                 return Err(ConnectorError::timeout(INJECTED.into()));
             }
-            let response = response.map(|body| SdkBody::from_body_1_x(Shared(Mutex::new(body))));
+            // A connection carries no body of an answer to HEAD, so that S3's "no such key" is a bare
+            // 404 there; the SDK does not know the error by its code.
+            let response = response.map(|body| match headers_alone {
+                true => SdkBody::empty(),
+                false => SdkBody::from_body_1_x(Shared(Mutex::new(body))),
+            });
             HttpResponse::try_from(response).map_err(|error| ConnectorError::user(error.into()))
         })
     }

@@ -77,6 +77,20 @@ async fn a_run_makes_these_calls_and_no_others() {
     assert_eq!(rig.server.shutdown().await, stepwes_local::LeftRunning::default());
 }
 
+/// The functions reach S3 without a connection, which would take the body off an answer to HEAD.
+#[tokio::test]
+async fn what_is_no_output_of_a_run_is_not_found() {
+    let rig = serve(&stub(&[("STUB_OUTPUT", "an output")])).await;
+    let run = submit(rig.server.url()).await;
+    until_state(rig.server.url(), &run, "COMPLETE").await;
+    for name in ["none".to_owned(), "%00".to_owned(), "a".repeat(300), "a/".repeat(512)] {
+        let url = format!("{}/ga4gh/wes/v1/runs/{run}/outputs/{name}b", rig.server.url());
+        let answer = common::http().get(url).send().await.expect("answered");
+        assert_eq!(answer.status(), 404, "{name}");
+    }
+    rig.server.shutdown().await;
+}
+
 #[tokio::test]
 async fn an_attempt_whose_task_fails_is_tried_again_until_none_is_left() {
     let folder = tempfile::tempdir().expect("a folder");

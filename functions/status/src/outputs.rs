@@ -83,7 +83,10 @@ pub(crate) async fn download(
     let place = run.outputs_place();
     let objects = state.objects.at(&place);
     let key = place.key(&path);
-    let found = run.has_outputs && is_plain(&path) && objects.head(&key).await?.is_some();
+    let found = run.has_outputs
+        && is_plain(&path)
+        && key.len() <= keys::MAX_KEY_BYTES
+        && objects.head(&key).await?.is_some();
     if !found {
         let shown: String = path.chars().take(200).collect();
         return Err(ApiError::NotFound(format!(
@@ -97,10 +100,9 @@ pub(crate) async fn download(
     redirect(&state, &objects, &key, name).await
 }
 
-/// Whether a path can be that of an output: no empty, `.` or `..` part, and not longer than a key.
+/// Whether a path can be that of an output: no empty, `.` or `..` part.
 fn is_plain(path: &str) -> bool {
-    path.len() <= keys::MAX_KEY_BYTES
-        && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+    path.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 /// `GET /runs/{id}/outputs.json`: redirects to the object that collect wrote, for those that are

@@ -38,6 +38,7 @@ pub(super) fn serve(inner: &mut Inner, operation: &str, parts: &Parts, body: Byt
         || path.to_string(),
         str::to_owned,
     );
+    assert!(key.len() <= stepwes_core::keys::MAX_KEY_BYTES, "S3 has no such keys: {key}");
     let header = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
     match operation {
         "PutObject" if header(COPY_SOURCE).is_some() => {

@@ -43,8 +43,17 @@ async fn what_is_no_output_is_not_found() {
     let world = World::new().await;
     let run = world.claimed("ada").await;
     complete(&world, &run, json!({}), &["a/b.txt"]).await;
-    for other in ["a", "b.txt", "a/b.txt/", "a//b.txt", "a/../a/b.txt", "../../../requests", "%FF"]
-    {
+    let too_long_for_a_key = "a/".repeat(500) + "b";
+    for other in [
+        "a",
+        "b.txt",
+        "a/b.txt/",
+        "a//b.txt",
+        "a/../a/b.txt",
+        "../../../requests",
+        "%FF",
+        &too_long_for_a_key,
+    ] {
         let answer = get(&routes(&world), "ada", &path(&run, &format!("/outputs/{other}"))).await;
         assert_eq!(answer.status, 404, "{other}");
     }
