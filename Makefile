@@ -90,7 +90,7 @@ fuzz: ## Let libFuzzer look for inputs that break something, SECONDS=60 for each
 	@scripts/fuzz $(or $(SECONDS),60)
 
 bench: .venv-test .venv-toil ## Measure: cold starts, and what else is in tests/bench
-	@$(CARGO) build --locked --release --bins --example hello
+	@$(CARGO) build --locked --release --bins --example hello --example seed
 	@$(CARGO) build --locked --profile dist --package stepwes --package stepwes-engine
 	@for script in tests/bench/*.py; do \
 	  echo "==> $$script"; \
