@@ -119,7 +119,7 @@ def measure(folder, files):
     environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "XDG_DATA_HOME": str(folder / "none")}
     log = (folder / "serve.log").open("wb")
     server = subprocess.Popen(
-        [BIN, "serve", "--port", str(port), "--dir", str(folder / "state"), "--container", "none"], env=environment, stdout=log, stderr=log)
+        [BIN, "serve", "--sandbox", "none", "--port", str(port), "--dir", str(folder / "state"), "--container", "none"], env=environment, stdout=log, stderr=log)
     try:
         for _ in range(600):
             try:
