@@ -3,11 +3,13 @@
 //! `toil.server.wes.amazon_wes_utils`).
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions},
-    io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
+    io::{self, BufReader, Read as _, SeekFrom, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use percent_encoding::percent_decode_str;
@@ -22,8 +24,14 @@ use zip::{CompressionMethod, ZipArchive, result::ZipError};
 
 use crate::error::Failure;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+
 /// The most entries that a bundle may have.
 const MAX_ENTRIES: usize = 10_000;
+
+/// How much of an archive may be read to find out what is in it, in bytes: some 800 for each entry.
+const MAX_DIRECTORY: u64 = 8 << 20;
 
 /// How much a bundle may be when it is unpacked, in bytes.
 const MAX_BYTES: u64 = 2 << 30;
@@ -37,6 +45,10 @@ const ANY_RATIO: u64 = 4 << 20;
 
 /// The largest manifest, inputs or options file, in bytes.
 const MAX_JSON: u64 = 16 << 20;
+
+/// How many characters of a name, or of somebody else's error, a reason shows: what is wrong with it
+/// comes behind.
+const SHOWN: usize = 200;
 
 const MANIFEST: &str = "MANIFEST.json";
 const OPTIONS: &str = "options.json";
@@ -72,7 +84,8 @@ pub(crate) fn is_zip(path: &Path) -> io::Result<bool> {
 }
 
 /// Unpacks the bundle at `zip` into the folder `base`, and gives the paths of its files. Those for
-/// which `is_there` holds are left as they are: attachments win.
+/// which `is_there` holds are left as they are: attachments win. Of a bundle that is refused nothing
+/// is left.
 ///
 /// # Errors
 /// [`Failure::Request`] naming the entry that must not be; [`Failure::Service`] for a full disk.
@@ -85,6 +98,7 @@ pub(crate) fn unpack(
     let packed = fs::metadata(zip).map_err(|error| on_disk("reading the bundle", &error))?.len();
     let names = check(&archive)?;
     let mut room = Room { packed, unpacked: 0 };
+    let mut made = Made::default();
     let mut unpacked = Vec::new();
     for (name, index) in names {
         let entry = archive.by_index(index).map_err(|error| unreadable(&name, error))?;
@@ -92,50 +106,110 @@ pub(crate) fn unpack(
         if !is_there(&name) {
             let path = base.join(&name);
             if let Some(folder) = path.parent() {
-                fs::create_dir_all(folder).map_err(|error| in_the_way(&name, &error))?;
+                made.folder(folder).map_err(|error| in_the_way(&name, &error))?;
             }
             let mode = if mode & 0o111 == 0 { 0o644 } else { 0o755 };
-            write(entry, &path, mode, &name, &mut room)?;
+            let file = made.file(&path, mode).map_err(|error| in_the_way(&name, &error))?;
+            write(entry, file, mode, &name, &mut room)?;
         }
         unpacked.push(name);
     }
+    made.keep();
     Ok(unpacked)
 }
 
-/// Opens an archive of no more entries than are read.
-fn open(zip: &Path) -> Result<ZipArchive<BufReader<File>>, Failure> {
-    let mut file = File::open(zip).map_err(|error| on_disk("reading the bundle", &error))?;
-    let entries =
-        count_entries(&mut file).map_err(|error| on_disk("reading the bundle", &error))?;
-    if entries > MAX_ENTRIES {
-        return Err(too_many());
+/// What has been made in a folder, and is removed again unless it is kept.
+#[derive(Default)]
+struct Made {
+    files: Vec<PathBuf>,
+    folders: Vec<PathBuf>,
+}
+
+impl Made {
+    /// A folder, and those above it.
+    fn folder(&mut self, path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        if let Some(above) = path.parent() {
+            self.folder(above)?;
+        }
+        fs::create_dir(path)?;
+        self.folders.push(path.to_owned());
+        Ok(())
     }
-    ZipArchive::new(BufReader::new(file)).map_err(|error| match error {
+
+    fn file(&mut self, path: &Path, mode: u32) -> io::Result<File> {
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        self.files.push(path.to_owned());
+        Ok(file)
+    }
+
+    fn keep(mut self) {
+        self.files.clear();
+        self.folders.clear();
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        // What cannot be removed goes with the task's work folder.
+        for file in &self.files {
+            let _ = fs::remove_file(file);
+        }
+        for folder in self.folders.iter().rev() {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}
+
+/// An archive, of which only so much may be read until it is open. What it says of the number of its
+/// entries is no bound: it may say that in two places, and each entry takes memory.
+struct Bounded {
+    file: BufReader<File>,
+    left: Rc<Cell<Option<u64>>>,
+}
+
+impl io::Read for Bounded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(left) = self.left.get() else { return self.file.read(buffer) };
+        if left == 0 {
+            return Err(io::Error::other("its directory is too large"));
+        }
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.file.read(&mut buffer[..most])?;
+        self.left.set(Some(left - read as u64));
+        Ok(read)
+    }
+}
+
+impl io::Seek for Bounded {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
+fn open(zip: &Path) -> Result<ZipArchive<Bounded>, Failure> {
+    let file = File::open(zip).map_err(|error| on_disk("reading the bundle", &error))?;
+    let left = Rc::new(Cell::new(Some(MAX_DIRECTORY)));
+    let opened = ZipArchive::new(Bounded { file: BufReader::new(file), left: Rc::clone(&left) });
+    let left = left.replace(None);
+    opened.map_err(|error| match error {
+        _ if left == Some(0) => request(&format!(
+            "the directory of the archive is larger than {} MiB",
+            MAX_DIRECTORY >> 20
+        )),
         ZipError::Io(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
             on_disk("reading the bundle", &error)
         }
-        error => request(&format!("it is no whole zip archive: {error}")),
+        error => request(&format!("it is no whole zip archive: {}", cut(error.to_string()))),
     })
 }
 
-/// How many entries an archive says that it has, before each takes memory (APPNOTE.TXT, 4.3.16).
-/// Where its end could be in several places, the most counts.
-fn count_entries(file: &mut File) -> io::Result<usize> {
-    const RECORD: u64 = 22;
-    const LONGEST_COMMENT: u64 = 65_535;
-    let length = file.seek(SeekFrom::End(0))?;
-    file.seek(SeekFrom::Start(length.saturating_sub(RECORD + LONGEST_COMMENT)))?;
-    let mut end = Vec::new();
-    file.take(RECORD + LONGEST_COMMENT).read_to_end(&mut end)?;
-    file.seek(SeekFrom::Start(0))?;
-    let counts = end.windows(12).filter(|window| window.starts_with(b"PK\x05\x06"));
-    Ok(counts.map(|record| u16::from_le_bytes([record[10], record[11]]).into()).max().unwrap_or(0))
-}
-
 /// The files of an archive by their paths in order, once none is what it must not be.
-fn check(archive: &ZipArchive<BufReader<File>>) -> Result<Vec<(String, usize)>, Failure> {
+fn check(archive: &ZipArchive<Bounded>) -> Result<Vec<(String, usize)>, Failure> {
     if archive.len() > MAX_ENTRIES {
-        return Err(too_many());
+        return Err(request(&format!("it has more than {MAX_ENTRIES} entries")));
     }
     if archive.has_duplicate_names() {
         return Err(request("two of its entries have the same name"));
@@ -148,10 +222,15 @@ fn check(archive: &ZipArchive<BufReader<File>>) -> Result<Vec<(String, usize)>, 
         let raw = |error: ZipError| unreadable(&format!("entry {}", index + 1), error);
         let entry = archive.by_index_data(index).map_err(raw)?;
         let given = entry.name().map_err(raw)?;
-        let refused = |what: &str| request(&format!("its entry {given:?} {what}"));
+        let refused = |what: &str| request(&format!("its entry {} {what}", shown(&given)));
+        // The folder itself, as some programs pack it.
+        if given.ends_with('/') && given.split('/').all(|part| matches!(part, "" | ".")) {
+            continue;
+        }
         let name = relative(&given).map_err(|what| refused(&what))?;
         const KIND: u32 = 0o170_000;
-        match entry.unix_mode().unwrap_or_default() & KIND {
+        let kind = entry.unix_mode().unwrap_or_default() & KIND;
+        match kind {
             0 | 0o040_000 | 0o100_000 => {}
             0o120_000 => return Err(refused("is a symbolic link; pack the file itself")),
             _ => return Err(refused("is neither a file nor a folder")),
@@ -159,7 +238,8 @@ fn check(archive: &ZipArchive<BufReader<File>>) -> Result<Vec<(String, usize)>, 
         if entry.encrypted() {
             return Err(refused("is encrypted; pack it without a password"));
         }
-        if entry.is_dir() {
+        // Not by a backslash at its end, which is of a file here.
+        if given.ends_with('/') || kind == 0o040_000 {
             folders.insert(name);
             continue;
         }
@@ -181,7 +261,8 @@ fn check(archive: &ZipArchive<BufReader<File>>) -> Result<Vec<(String, usize)>, 
         files.push((name, index));
     }
     if let Some(both) = seen.iter().find(|name| folders.contains(*name)) {
-        return Err(request(&format!("its entry {both:?} would be a file and a folder")));
+        let both = shown(both);
+        return Err(request(&format!("its entry {both} would be a file and a folder")));
     }
     if files.is_empty() {
         return Err(request("it is empty"));
@@ -243,14 +324,12 @@ impl Room {
 /// Writes an entry, counting what really comes out of it.
 fn write(
     mut entry: impl io::Read,
-    path: &Path,
+    mut file: File,
     mode: u32,
     name: &str,
     room: &mut Room,
 ) -> Result<(), Failure> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    let mut file = file.map_err(|error| in_the_way(name, &error))?;
-    let doing = format!("unpacking {name:?}");
+    let doing = format!("unpacking {}", shown(name));
     let mut buffer = vec![0; 256 * 1024];
     loop {
         let read = entry.read(&mut buffer).map_err(|error| unreadable(name, error.into()))?;
@@ -268,9 +347,10 @@ fn write(
 fn in_the_way(name: &str, error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => request(&format!(
-            "its entry {name:?} and another file would be in the same place; rename one of them"
+            "its entry {} and another file would be in the same place; rename one of them",
+            shown(name)
         )),
-        _ => on_disk(&format!("unpacking {name:?}"), error),
+        _ => on_disk(&format!("unpacking {}", shown(name)), error),
     }
 }
 
@@ -285,9 +365,12 @@ fn unreadable(name: &str, error: ZipError) -> Failure {
                     | io::ErrorKind::Other
             ) =>
         {
-            on_disk(&format!("unpacking {name:?}"), &error)
+            on_disk(&format!("unpacking {}", shown(name)), &error)
         }
-        error => request(&format!("its entry {name:?} cannot be unpacked: {error}")),
+        error => {
+            let error = cut(error.to_string());
+            request(&format!("its entry {} cannot be unpacked: {error}", shown(name)))
+        }
     }
 }
 
@@ -299,8 +382,17 @@ fn request(what: &str) -> Failure {
     Failure::Request(format!("the workflow bundle cannot be used: {what}"))
 }
 
-fn too_many() -> Failure {
-    request(&format!("it has more than {MAX_ENTRIES} entries"))
+/// A name as a reason shows it.
+fn shown(name: &str) -> String {
+    cut(format!("{name:?}"))
+}
+
+fn cut(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(SHOWN) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 fn too_large() -> Failure {
@@ -345,8 +437,11 @@ impl Reader<'_> {
         let (workflow, inputs, options, more) = if let [file] = self.files {
             (only(file), Vec::new(), None, None)
         } else if self.has(MANIFEST) {
-            let manifest: Manifest = serde_json::from_slice(&self.content(MANIFEST)?)
-                .map_err(|error| format!("{MANIFEST} cannot be read: {error}"))?;
+            // From a list, too, serde would make one.
+            let manifest: Manifest = serde_json::from_value(self.object(MANIFEST)?.into())
+                .map_err(|error| {
+                    format!("{MANIFEST} cannot be read: {}", cut(error.to_string()))
+                })?;
             let mut inputs = Vec::new();
             for url in manifest.inputs.unwrap_or_default() {
                 inputs.push(self.file_of("inputFileURLs", &url)?);
@@ -379,7 +474,7 @@ impl Reader<'_> {
             bundle.inputs.extend(self.object(&file)?);
         }
         if let Some(file) = options {
-            bundle.options.extend(of_engine(&file, self.object(&file)?)?);
+            bundle.options.extend(of_engine(&shown(&file), self.object(&file)?)?);
         }
         match more {
             None | Some(Value::Null) => {}
@@ -411,7 +506,7 @@ impl Reader<'_> {
 
     /// The file of the bundle that a manifest's `field` names.
     fn file_of(&self, field: &str, url: &str) -> Result<String, String> {
-        let wrong = |what: &str| format!("{field} {url:?} in {MANIFEST} {what}");
+        let wrong = |what: &str| format!("{field} {} in {MANIFEST} {what}", shown(url));
         if url.contains("://") || url.starts_with("file:") {
             return Err(wrong("is not the relative path of a file in the bundle"));
         }
@@ -429,16 +524,17 @@ impl Reader<'_> {
             File::open(self.base.join(file))?.take(MAX_JSON + 1).read_to_end(&mut content)?;
             Ok(content)
         };
-        let content = read().map_err(|error: io::Error| format!("{file}: {error}"))?;
+        let content = read().map_err(|error: io::Error| format!("{}: {error}", shown(file)))?;
         if content.len() as u64 > MAX_JSON {
-            return Err(format!("{file} is larger than {MAX_JSON} bytes"));
+            return Err(format!("{} is larger than {MAX_JSON} bytes", shown(file)));
         }
         Ok(content)
     }
 
     fn object(&self, file: &str) -> Result<Map<String, Value>, String> {
-        serde_json::from_slice(&self.content(file)?)
-            .map_err(|error| format!("{file} is no JSON object: {error}"))
+        serde_json::from_slice(&self.content(file)?).map_err(|error| {
+            format!("{} is no JSON object: {}", shown(file), cut(error.to_string()))
+        })
     }
 }
 
@@ -454,17 +550,20 @@ fn mains(workflow_type: &str) -> Vec<String> {
     std::iter::once(format!("main.{kind}")).chain(others).collect()
 }
 
-/// Options of the engine, which a request could say as well.
+/// Options of the engine, which a request could say as well. `file` is what they are in, as it is
+/// shown.
 fn of_engine(file: &str, options: Map<String, Value>) -> Result<Map<String, Value>, String> {
     for (name, value) in &options {
         if matches!(value, Value::Array(_) | Value::Object(_)) {
             return Err(format!(
-                "the option {name:?} in {file} must be a string, a number, a boolean, or null for a bare flag"
+                "the option {} in {file} must be a string, a number, a boolean, or null for a bare flag",
+                shown(name)
             ));
         }
         if name.starts_with(resources::PREFIX) {
             return Err(format!(
-                "{name} in {file}: what a run asks of the service is read before its bundle is; put it into the request's workflow_engine_parameters"
+                "{} in {file}: what a run asks of the service is read before its bundle is; put it into the request's workflow_engine_parameters",
+                shown(name)
             ));
         }
     }
@@ -488,7 +587,8 @@ fn words(text: &str) -> Result<Map<String, Value>, String> {
         } else {
             let name = last.take().ok_or_else(|| {
                 format!(
-                    "{word:?} in engineOptions of {MANIFEST} is no option: options start with -"
+                    "{} in engineOptions of {MANIFEST} is no option: options start with -",
+                    shown(word)
                 )
             })?;
             options.insert(name, word.into());
@@ -502,7 +602,7 @@ fn words(text: &str) -> Result<Map<String, Value>, String> {
 pub(crate) fn not_nested(path: &Path, name: &str) -> Result<(), Failure> {
     match is_zip(path) {
         Ok(false) => Ok(()),
-        Ok(true) => Err(request(&format!("its workflow {name:?} is a zip archive, too"))),
+        Ok(true) => Err(request(&format!("its workflow {} is a zip archive, too", shown(name)))),
         Err(error) => Err(on_disk("reading the bundle's workflow", &error)),
     }
 }
@@ -521,7 +621,7 @@ mod tests {
     use super::*;
 
     /// Packs entries: a name with a slash at its end is a folder.
-    fn pack(folder: &Path, entries: &[(&str, &[u8])]) -> std::path::PathBuf {
+    fn pack(folder: &Path, entries: &[(&str, &[u8])]) -> PathBuf {
         let path = folder.join("workflow.zip");
         let mut zip = ZipWriter::new(File::create(&path).expect("made"));
         for (name, content) in entries {
@@ -602,6 +702,16 @@ mod tests {
     }
 
     #[test]
+    fn the_folder_itself_is_no_entry_and_a_backslash_makes_no_folder() {
+        let folder = TempDir::new().expect("a folder");
+        let path = folder.path().join("made.zip");
+        let entry = |kind, name: &str| fuzz::Entry { kind, name: name.into(), content: vec![] };
+        let entries = [entry(b'd', "./"), entry(b'd', "empty"), entry(b'f', "back\\")];
+        fs::write(&path, fuzz::pack(&entries)).expect("written");
+        assert_eq!(unpacked(&path).1.expect("unpacked"), ["back\\"]);
+    }
+
+    #[test]
     fn attachments_win() {
         let folder = TempDir::new().expect("a folder");
         let zip = pack(folder.path(), &[("main.cwl", b"packed"), ("inputs.json", b"{}")]);
@@ -660,6 +770,57 @@ mod tests {
         assert!(refused(&zip).contains("more than 10000 entries"));
         let most = pack(folder.path(), &entries[1..]);
         assert_eq!(unpacked(&most).1.expect("unpacked").len(), MAX_ENTRIES);
+    }
+
+    /// The directory of a Zip64 archive has a number of its own (APPNOTE.TXT, 4.3.14).
+    #[test]
+    fn a_directory_that_is_larger_than_it_says_is_not_read_to_its_end() {
+        let folder = TempDir::new().expect("a folder");
+        let path = folder.path().join("large.zip");
+        let mut entry =
+            fuzz::pack(&[fuzz::Entry { kind: b'f', name: b"a".into(), content: vec![] }]);
+        let directory = entry.len() - 22 - 47;
+        let begins = directory as u64;
+        let end = entry.split_off(directory + 47);
+        let number = MAX_DIRECTORY / 47 + 1;
+        for _ in 1..number {
+            entry.extend_from_within(directory..directory + 47);
+        }
+        let (ends, size) = (entry.len() as u64, number * 47);
+        entry.extend(b"PK\x06\x06\x2c\0\0\0\0\0\0\0\x2d\0\x2d\0\0\0\0\0\0\0\0\0");
+        entry.extend([number, number, size, begins].map(u64::to_le_bytes).concat());
+        entry.extend(b"PK\x06\x07\0\0\0\0");
+        entry.extend(ends.to_le_bytes());
+        entry.extend([1, 0, 0, 0]);
+        entry.extend(&end[..16]);
+        // Where the other number is to be looked for.
+        entry.extend([0xff; 4]);
+        entry.extend([0; 2]);
+        fs::write(&path, &entry).expect("written");
+        assert!(refused(&path).contains("directory of the archive is larger than 8 MiB"));
+    }
+
+    #[test]
+    fn a_bundle_that_is_refused_in_the_middle_leaves_nothing() {
+        let folder = TempDir::new().expect("a folder");
+        let zip = pack(folder.path(), &[("a/b/main.cwl", b"x"), ("mine/c", b""), ("d", b"text")]);
+        // The second one is in the way; then the last one's content is not what it should be.
+        forge(&zip, b"mine/c", b"mine/d");
+        for (held, is_damaged) in [("mine/d", false), ("mine/other", true)] {
+            let base = TempDir::new().expect("a folder");
+            fs::create_dir(base.path().join("mine")).expect("made");
+            fs::write(base.path().join(held), "mine").expect("written");
+            if is_damaged {
+                let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, b"text") as u32;
+                forge(&zip, &crc.to_le_bytes(), &(crc ^ 1).to_le_bytes());
+            }
+            let told = unpack(&zip, base.path(), |_| false).expect_err("refused").to_string();
+            assert_eq!(told.contains("cannot be unpacked"), is_damaged, "{told}");
+            let left: Vec<_> = fs::read_dir(base.path()).expect("listed").collect();
+            assert_eq!(left.len(), 1, "{left:?}");
+            assert_eq!(fs::read_dir(base.path().join("mine")).expect("listed").count(), 1);
+            assert_eq!(fs::read(base.path().join(held)).expect("read"), b"mine");
+        }
     }
 
     #[test]
@@ -785,8 +946,9 @@ mod tests {
                 .expect_err(manifest)
         };
         for (manifest, why) in [
-            ("{", "MANIFEST.json cannot be read"),
-            ("{}", "mainWorkflowURL"),
+            ("{", "\"MANIFEST.json\" is no JSON object"),
+            (r#"["m.cwl", []]"#, "\"MANIFEST.json\" is no JSON object"),
+            ("{}", "MANIFEST.json cannot be read: missing field `mainWorkflowURL`"),
             (
                 r#"{"mainWorkflowURL": "none.cwl"}"#,
                 "mainWorkflowURL \"none.cwl\" in MANIFEST.json is not in the bundle",
@@ -796,7 +958,7 @@ mod tests {
             (r#"{"mainWorkflowURL": "file:///etc/passwd"}"#, "not the relative path"),
             (
                 r#"{"mainWorkflowURL": "m.cwl", "inputFileURLs": ["a.json"]}"#,
-                "a.json is no JSON object",
+                "\"a.json\" is no JSON object",
             ),
             (
                 r#"{"mainWorkflowURL": "m.cwl", "inputFileURLs": ["s3://b/a.json"]}"#,

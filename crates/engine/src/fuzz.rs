@@ -1,4 +1,4 @@
-//! What must hold of what engines print and what requests ask of them.
+//! What must hold of what engines print, what requests ask of them, and what bundles are.
 
 use std::{path::Path, path::PathBuf};
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use stepwes_core::task::{EngineOutputs, OUTDIR_SCHEME};
 use url::Url;
 
-use crate::{bucket::Uploaded, cwl, engines, fetch, outputs::Outputs, wdl};
+use crate::{bucket::Uploaded, bundle, cwl, engines, fetch, outputs::Outputs, wdl};
 
 /// Panics when something does not hold for an input.
 pub type Property = fn(&[u8]);
@@ -19,6 +19,8 @@ pub const TARGETS: &[(&str, Property)] = &[
     ("engine_options", engine_options),
     ("engine_log", engine_log),
     ("fetched_name", fetched_name),
+    ("bundle", bundle::fuzz::archive),
+    ("bundle_files", bundle::fuzz::entries),
 ];
 
 /// Where the files of [`uploaded`] were in the task.
