@@ -31,9 +31,9 @@ impl Queue {
         self.limit.is_some()
     }
 
-    /// Starts the runs that wait, in their order, as far as there are slots; gives those. `newest`
-    /// has just been enqueued. An execution that is not started is reconcile's to start: its run has
-    /// its slot.
+    /// Starts the runs that wait, in their order, as far as there are slots, and `most` of them; gives
+    /// those. `newest` has just been enqueued. An execution that is not started is reconcile's to
+    /// start: its run has its slot.
     ///
     /// # Errors
     /// [`StoreError`] when no slot could be given.
@@ -41,16 +41,27 @@ impl Queue {
         &self,
         store: &RunStore,
         newest: Option<RunId>,
+        most: usize,
     ) -> Result<Vec<RunId>, StoreError> {
-        let admitted = store.admit(self.limit, newest).await?;
-        for run_id in &admitted {
+        let mut admission = store.admission(self.limit, newest);
+        let mut started = Vec::new();
+        while started.len() < most {
+            let run_id = match admission.next().await {
+                Ok(Some(run_id)) => run_id,
+                Ok(None) => break,
+                Err(error) if started.is_empty() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "not every waiting run was given its slot; the next look does it");
+                    break;
+                }
+            };
             tracing::info!(%run_id, "the run has a slot");
-            let started =
-                executions::start(&self.executions, &self.state_machine_arn, *run_id).await;
-            if let Err(error) = started {
+            let asked = executions::start(&self.executions, &self.state_machine_arn, run_id).await;
+            if let Err(error) = asked {
                 tracing::error!(%run_id, error = whole(&error), "the run waits for reconcile to start it");
             }
+            started.push(run_id);
         }
-        Ok(admitted)
+        Ok(started)
     }
 }

@@ -32,6 +32,7 @@ pub use model::{
     Change, Claim, Created, Holder, Idempotency, IdempotentRun, ListedRun, NewRun, RunEventItem,
     RunPage, StoredToken, Transition,
 };
+pub use queue::Admission;
 pub use told::log_state_change;
 
 /// The run table. Cheap to clone: the clones share their client.

@@ -6,7 +6,7 @@
 //! transaction in which the run ends: however a function dies, no slot is lost and none is given
 //! twice. Nothing looks at a run that waits, and it costs nothing while it does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use aws_sdk_dynamodb::{
     operation::update_item::UpdateItemError,
@@ -19,7 +19,7 @@ use stepwes_core::{
 
 use crate::{
     RunStore,
-    codec::{decode_run, decode_run_pk, decode_slot, key, place_text, text},
+    codec::{Item, decode_run, decode_run_pk, decode_slot, key, place_text, text},
     error::StoreError,
     schema as at,
     write::{Outcome, Refused, TRANSACT, Tries},
@@ -40,77 +40,97 @@ enum Given {
     SlotTaken,
 }
 
-impl RunStore {
-    /// Gives the runs that wait a slot each, in the order in which they were enqueued, until `limit`
-    /// runs have one (`None`: they all may start). Gives those whose executions are to be started
-    /// now. `newest` has just been enqueued, and may not be in the index yet.
+/// One look at the runs that wait, which gives them a slot each, one after the other.
+pub struct Admission<'a> {
+    store: &'a RunStore,
+    limit: Option<u32>,
+    newest: Option<RunId>,
+    /// Those that were given a slot, or wait no longer: the index may show them for a moment.
+    seen: BTreeSet<RunId>,
+    /// Who waits, and which slots are free, as of the last reading.
+    waiting: VecDeque<RunId>,
+    free: VecDeque<u32>,
+    tries: Tries,
+}
+
+impl Admission<'_> {
+    /// The next run that has been given a slot, whose execution is to be started now, before the next
+    /// one is given: whoever dies in between leaves one run for reconcile to start. `None` when no
+    /// more wait, or no slot is free.
     ///
     /// # Errors
-    /// As DynamoDB fails, or when an item cannot be read; not when it has given some of them a slot
-    /// before.
-    pub async fn admit(
-        &self,
-        limit: Option<u32>,
-        newest: Option<RunId>,
-    ) -> Result<Vec<RunId>, StoreError> {
-        let mut admitted = Vec::new();
-        match self.admit_into(limit, newest, &mut admitted).await {
-            Err(error) if !admitted.is_empty() => {
-                tracing::warn!(%error, "not every waiting run was given its slot; the next look does it");
-            }
-            done => done?,
-        }
-        Ok(admitted)
-    }
-
-    async fn admit_into(
-        &self,
-        limit: Option<u32>,
-        newest: Option<RunId>,
-        admitted: &mut Vec<RunId>,
-    ) -> Result<(), StoreError> {
-        let mut seen = BTreeSet::new();
-        let mut tries = Tries::of(TRANSACT);
+    /// As DynamoDB fails, or when an item cannot be read.
+    pub async fn next(&mut self) -> Result<Option<RunId>, StoreError> {
         loop {
-            let slots = match limit {
-                None => None,
-                Some(limit) => {
-                    let held = self.slots().await?;
-                    let room = (limit as usize).saturating_sub(held.len());
-                    if room == 0 {
-                        return Ok(());
-                    }
-                    let free = (0..limit).filter(|slot| !held.contains_key(slot)).take(room);
-                    Some(free.collect::<Vec<_>>())
+            while let Some(run_id) = self.waiting.pop_front() {
+                let slot = self.free.front().copied();
+                if self.limit.is_some() && slot.is_none() {
+                    break;
                 }
-            };
-            // The index may show those that were just given a slot for a moment.
-            let mut waiting = self.waiting(READ + seen.len()).await?;
-            waiting.extend(newest.filter(|newest| !waiting.contains(newest)));
-            waiting.retain(|run_id| !seen.contains(run_id));
-            if waiting.is_empty() {
-                return Ok(());
-            }
-            let mut slots = slots.map(Vec::into_iter);
-            for run_id in waiting {
-                let slot = match &mut slots {
-                    None => None,
-                    Some(free) => match free.next() {
-                        None => break,
-                        slot => slot,
-                    },
-                };
-                match self.give(run_id, slot).await? {
-                    Given::Yes => admitted.push(run_id),
-                    Given::NotWaiting => {}
+                match self.store.give(run_id, slot).await? {
+                    Given::Yes => {
+                        self.free.pop_front();
+                        self.seen.insert(run_id);
+                        self.tries = Tries::of(TRANSACT);
+                        return Ok(Some(run_id));
+                    }
+                    Given::NotWaiting => {
+                        self.seen.insert(run_id);
+                    }
                     Given::SlotTaken => {
                         // Somebody else gives them away: what is free is to be seen again.
-                        tries.lost()?;
+                        self.tries.lost()?;
                         break;
                     }
                 }
-                seen.insert(run_id);
             }
+            if !self.look().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Reads which slots are free and who waits; gives whether there is anything to give.
+    async fn look(&mut self) -> Result<bool, StoreError> {
+        if let Some(limit) = self.limit {
+            let held = self.store.slots().await?;
+            let room = (limit as usize).saturating_sub(held.len());
+            self.free = (0..limit).filter(|slot| !held.contains_key(slot)).take(room).collect();
+            if self.free.is_empty() {
+                return Ok(false);
+            }
+        }
+        let mut after = None;
+        loop {
+            let (mut runs, next) = self.store.waiting_after(after, READ).await?;
+            after = next;
+            if after.is_none() {
+                // Behind all others.
+                runs.extend(self.newest.filter(|newest| !runs.contains(newest)));
+            }
+            runs.retain(|run_id| !self.seen.contains(run_id));
+            self.waiting = runs.into();
+            if !self.waiting.is_empty() || after.is_none() {
+                return Ok(!self.waiting.is_empty());
+            }
+        }
+    }
+}
+
+impl RunStore {
+    /// Gives the runs that wait a slot each, in the order in which they were enqueued, until `limit`
+    /// runs have one (`None`: they all may start). `newest` has just been enqueued, and may not be in
+    /// the index yet.
+    #[must_use]
+    pub fn admission(&self, limit: Option<u32>, newest: Option<RunId>) -> Admission<'_> {
+        Admission {
+            store: self,
+            limit,
+            newest,
+            seen: BTreeSet::new(),
+            waiting: VecDeque::new(),
+            free: VecDeque::new(),
+            tries: Tries::of(TRANSACT),
         }
     }
 
@@ -120,6 +140,15 @@ impl RunStore {
     /// # Errors
     /// As DynamoDB fails, or when a key cannot be read.
     pub async fn waiting(&self, limit: usize) -> Result<Vec<RunId>, StoreError> {
+        Ok(self.waiting_after(None, limit).await?.0)
+    }
+
+    /// A page of them behind a key of the index, and the key of its last when there may be more.
+    async fn waiting_after(
+        &self,
+        after: Option<Item>,
+        limit: usize,
+    ) -> Result<(Vec<RunId>, Option<Item>), StoreError> {
         let answer = self
             .query()
             .index_name(at::BY_STATE)
@@ -127,10 +156,13 @@ impl RunStore {
             .expression_attribute_names("#phase", at::PHASE)
             .expression_attribute_values(":phase", text(at::WAITING))
             .limit(i32::try_from(limit).unwrap_or(i32::MAX))
+            .set_exclusive_start_key(after)
             .send()
             .await
             .map_err(|error| StoreError::from_sdk(QUERY, error))?;
-        answer.items.unwrap_or_default().iter().map(decode_run_pk).collect()
+        let runs: Result<_, _> =
+            answer.items.unwrap_or_default().iter().map(decode_run_pk).collect();
+        Ok((runs?, answer.last_evaluated_key))
     }
 
     /// The slots that are taken, and by whom (strongly consistent).

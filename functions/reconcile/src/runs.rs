@@ -69,7 +69,7 @@ pub(crate) async fn stalled(state: &State) -> Result<Summary, StepFailure> {
 
 /// Starts the runs that wait, as far as there are slots.
 pub(crate) async fn waiting(state: &State) -> Result<(), StepFailure> {
-    state.queue.start_waiting(&state.store, None).await?;
+    state.queue.start_waiting(&state.store, None, usize::MAX).await?;
     Ok(())
 }
 

@@ -42,6 +42,9 @@ pub(crate) const UPLOADS_AT_ONCE: usize = 8;
 /// How the keys of events begin.
 const EVENT: &str = "event ";
 
+/// How many runs that wait one submission starts, in some tens of milliseconds each.
+const MOST_STARTED: usize = 10;
+
 /// The longest idempotency key.
 const MAX_KEY_BYTES: usize = 255;
 
@@ -301,10 +304,11 @@ pub(crate) fn queue(state: &State) -> Queue {
     Queue::new(state.executions.clone(), &settings.state_machine_arn, settings.max_runs)
 }
 
-/// Starts the runs that wait, this one among them, as far as there are slots. It exists: when this
-/// fails, the end of another run or reconcile's next look starts it.
+/// Starts the runs that wait, this one among them, as far as there are slots, but not so many that
+/// the caller has to wait for them: where the limit has just been raised, the rest is reconcile's. It
+/// exists: when this fails, the end of another run or reconcile's next look starts it.
 async fn start_waiting(state: &State, queue: &Queue, run_id: RunId) {
-    if let Err(error) = queue.start_waiting(&state.store, Some(run_id)).await {
+    if let Err(error) = queue.start_waiting(&state.store, Some(run_id), MOST_STARTED).await {
         tracing::error!(%run_id, error = whole(&error), "the run waits for reconcile to give it a slot");
     }
 }

@@ -25,7 +25,7 @@ async fn several(world: &World, n: usize) -> Vec<RunId> {
 }
 
 async fn admit(world: &World, limit: u32) -> Vec<RunId> {
-    world.store.admit(Some(limit), None).await.expect("an answer")
+    world.admit(Some(limit), None).await
 }
 
 /// The runs that have a slot, by the slots and by the runs themselves, which have to agree.
@@ -72,7 +72,7 @@ async fn slots_are_given_in_the_order_of_submission_and_again_when_a_run_ends() 
     // A larger limit, and none.
     assert_eq!(admit(&world, 3).await, [runs[3]]);
     assert_eq!(admit(&world, 1).await, [], "nobody loses a slot that he has");
-    assert_eq!(world.store.admit(None, None).await.expect("an answer"), [runs[4]]);
+    assert_eq!(world.admit(None, None).await, [runs[4]]);
     assert_eq!(world.read(runs[4]).await.place, None);
     assert_eq!(world.store.waiting(10).await.expect("an answer"), []);
 }
@@ -146,9 +146,36 @@ async fn the_newest_has_its_turn_though_the_index_does_not_know_it_yet() {
     // The slots, then those that wait.
     world.wire.next("Query", slots());
     world.wire.next("Query", slots());
-    let admitted = world.store.admit(Some(1), Some(new)).await.expect("an answer");
-    assert_eq!(admitted, [new]);
-    assert_eq!(world.store.admit(Some(2), Some(new)).await.expect("an answer"), [old]);
+    assert_eq!(world.admit(Some(1), Some(new)).await, [new]);
+    assert_eq!(world.admit(Some(2), Some(new)).await, [old]);
+}
+
+#[tokio::test]
+async fn each_has_its_slot_before_the_next_so_that_little_is_left_by_who_dies() {
+    let world = World::new().await;
+    let runs = several(&world, 3).await;
+    let mut admission = world.store.admission(Some(3), None);
+    assert_eq!(admission.next().await.expect("an answer"), Some(runs[0]));
+    assert_eq!(at_work(&world, &runs).await, runs[..1]);
+    // Of another one, meanwhile.
+    assert_eq!(admit(&world, 2).await, runs[1..2]);
+    assert_eq!(admission.next().await.expect("an answer"), Some(runs[2]));
+    assert_eq!(admission.next().await.expect("an answer"), None);
+}
+
+#[tokio::test]
+async fn however_many_wait_each_is_read_once_and_the_newest_has_its_turn_last() {
+    let world = World::new().await;
+    let runs = several(&world, 120).await;
+    let newest = *runs.last().expect("some");
+    world.wire.sent();
+    world.wire.items();
+    assert_eq!(world.admit(Some(60), Some(newest)).await, runs[..60]);
+    assert_eq!(world.admit(None, Some(newest)).await, runs[60..]);
+    assert!(world.wire.sent()["Query"] <= 10);
+    // The run and its slot are two; of those that wait some are read again behind the last slot.
+    let items = world.wire.items();
+    assert!(items <= 4 * runs.len(), "{items}");
 }
 
 #[tokio::test]
@@ -166,7 +193,9 @@ async fn an_answer_that_is_lost_costs_neither_the_run_nor_the_slot() {
     // The second is given up; the first is known all the same.
     world.wire.next("TransactWriteItems", Fault::Meanwhile(Box::pin(async {})));
     world.wire.next("TransactWriteItems", Fault::error(400, "AccessDeniedException"));
-    assert_eq!(admit(&world, 3).await, runs[..1]);
+    let mut admission = world.store.admission(Some(3), None);
+    assert_eq!(admission.next().await.expect("an answer"), Some(runs[0]));
+    admission.next().await.expect_err("denied");
     assert_eq!(admit(&world, 3).await, runs[1..]);
 }
 

@@ -39,5 +39,19 @@ async fn a_run_for_which_no_slot_can_be_looked_is_taken_all_the_same() {
     let id = submitted(&post(&router, MULTIPART, Form::good().end()).await);
     assert!(world.starts().is_empty());
     world.mend();
-    assert_eq!(world.store.admit(Some(1), None).await.expect("an answer"), [id]);
+    let mut admission = world.store.admission(Some(1), None);
+    assert_eq!(admission.next().await.expect("an answer"), Some(id));
+}
+
+#[tokio::test]
+async fn a_submission_starts_some_of_many_that_wait_and_leaves_the_rest() {
+    let world = World::new().await;
+    let limited = |limit| router(state(&world, Settings { max_runs: Some(limit), ..settings() }));
+    let router = limited(1);
+    for _ in 0..15 {
+        submitted(&post(&router, MULTIPART, Form::good().end()).await);
+    }
+    assert_eq!(world.starts().len(), 1);
+    submitted(&post(&limited(100), MULTIPART, Form::good().end()).await);
+    assert_eq!(world.starts().len(), 11, "the one at work, and ten");
 }

@@ -62,6 +62,16 @@ impl World {
         world
     }
 
+    /// Gives those that wait their slots; gives who got one.
+    pub(crate) async fn admit(&self, limit: Option<u32>, newest: Option<RunId>) -> Vec<RunId> {
+        let mut admission = self.store.admission(limit, newest);
+        let mut given = Vec::new();
+        while let Some(run_id) = admission.next().await.expect("an answer") {
+            given.push(run_id);
+        }
+        given
+    }
+
     /// With a table, and an SDK that retries at once.
     pub(crate) async fn retrying() -> Self {
         let retries = RetryConfig::standard().with_initial_backoff(Duration::from_millis(1));
