@@ -1,6 +1,13 @@
 //! The HTTP servers: accepting, answering, going down without cutting anybody off.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv6Addr},
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::body::Body;
 use http::{Request, Response};
@@ -25,11 +32,64 @@ const BREATHER: Duration = Duration::from_millis(100);
 pub(crate) struct Limits {
     /// How many connections there may be; others wait until they are accepted.
     pub(crate) connections: usize,
+    /// How many of them one client may have; further ones are closed as soon as they are accepted.
+    pub(crate) of_one: usize,
+    /// Who the client at an address is, or `None` for one who may have all of them.
+    pub(crate) client: fn(IpAddr) -> Option<IpAddr>,
     /// How long a client may take to send a request's head, or keep a connection without one.
     pub(crate) head: Duration,
     /// How long a client may send nothing of a body that is waited for, or take nothing of an
     /// answer.
     pub(crate) patience: Duration,
+}
+
+/// Who is at an address: an IPv6 network of 64 bits is one client's as a rule, and on loopback a proxy
+/// may speak for everybody.
+pub(crate) fn client_of(address: IpAddr) -> Option<IpAddr> {
+    match address.to_canonical() {
+        address if address.is_loopback() => None,
+        IpAddr::V6(address) => {
+            let network = address.to_bits() & (u128::MAX << 64);
+            Some(Ipv6Addr::from_bits(network).into())
+        }
+        address => Some(address),
+    }
+}
+
+/// How many connections each client has.
+#[derive(Clone, Debug, Default)]
+struct Clients(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+impl Clients {
+    /// Counts a connection, or gives `None` when the client has as many as it may.
+    fn enter(&self, client: IpAddr, most: usize) -> Option<Entered> {
+        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let connections = clients.entry(client).or_default();
+        if *connections >= most {
+            return None;
+        }
+        *connections += 1;
+        Some(Entered { clients: self.clone(), client })
+    }
+}
+
+/// A connection that is counted.
+#[derive(Debug)]
+struct Entered {
+    clients: Clients,
+    client: IpAddr,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut clients = self.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connections) = clients.get_mut(&self.client) {
+            *connections -= 1;
+            if *connections == 0 {
+                clients.remove(&self.client);
+            }
+        }
+    }
 }
 
 /// One listening server.
@@ -51,6 +111,7 @@ impl HttpServer {
         let server = Self { going_down: going_down.clone(), tasks: tasks.clone() };
         let connections = tasks.clone();
         let places = Arc::new(Semaphore::new(limits.connections));
+        let clients = Clients::default();
         tasks.spawn(async move {
             loop {
                 let accept = async {
@@ -63,12 +124,22 @@ impl HttpServer {
                     accepted = accept => accepted,
                 };
                 match accepted {
-                    Ok((stream, _)) => {
+                    Ok((stream, peer)) => {
+                        let entered = match (limits.client)(peer.ip()) {
+                            None => None,
+                            Some(client) => match clients.enter(client, limits.of_one) {
+                                None => {
+                                    tracing::debug!(%peer, "a client has too many connections");
+                                    continue;
+                                }
+                                entered => entered,
+                            },
+                        };
                         let going_down = going_down.clone();
                         let served = serve(stream, limits, answer.clone(), going_down);
                         connections.spawn(async move {
                             served.await;
-                            drop(place);
+                            drop((place, entered));
                         });
                     }
                     Err(error) => {
@@ -148,13 +219,16 @@ mod tests {
     use http_body_util::BodyExt as _;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
-        sync::oneshot,
+        net::TcpSocket,
+        sync::{mpsc, oneshot},
     };
 
     use super::*;
 
     const IMPATIENT: Limits = Limits {
         connections: 8,
+        of_one: 8,
+        client: Some,
         head: Duration::from_millis(50),
         patience: Duration::from_millis(50),
     };
@@ -199,7 +273,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_nobody_takes_is_not_sent_for_ever() {
         let (dropped, gone) = oneshot::channel::<()>();
-        let dropped = Arc::new(std::sync::Mutex::new(Some(dropped)));
+        let dropped = Arc::new(Mutex::new(Some(dropped)));
         let (_server, address) = start(IMPATIENT, move |_: Request<Body>| {
             let dropped = dropped.lock().expect("a lock").take();
             async move {
@@ -241,6 +315,67 @@ mod tests {
         });
         futures::future::join_all(asking).await;
         assert_eq!(seen.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_client_with_too_many_connections_keeps_nobody_else_out() {
+        const REQUEST: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        async fn ask_from(source: &str, address: std::net::SocketAddr) -> TcpStream {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket.bind(format!("{source}:0").parse().expect("an address")).expect("bound");
+            let mut client = socket.connect(address).await.expect("connected");
+            // It may be closed by now.
+            let _ = client.write_all(REQUEST.as_bytes()).await;
+            client
+        }
+        async fn told(mut client: TcpStream) -> String {
+            let mut told = String::new();
+            let _ = client.read_to_string(&mut told).await;
+            told
+        }
+        let (asked, mut asking) = mpsc::unbounded_channel();
+        let limits =
+            Limits { connections: 4, of_one: 2, head: Duration::from_secs(3600), ..IMPATIENT };
+        let (_server, address) = start(limits, move |_: Request<Body>| {
+            let asked = asked.clone();
+            async move {
+                let (answer, answered) = oneshot::channel::<()>();
+                // Whoever is not waited for is answered at once.
+                let _ = asked.send(answer);
+                let _ = answered.await;
+                Response::new(Body::empty())
+            }
+        })
+        .await;
+        let held = [ask_from("127.0.0.1", address).await, ask_from("127.0.0.1", address).await];
+        let answers = [asking.recv().await, asking.recv().await];
+        for _ in 0..10 {
+            assert_eq!(told(ask_from("127.0.0.1", address).await).await, "");
+        }
+        let other = ask_from("127.0.0.2", address).await;
+        drop(asking.recv().await.expect("another client is heard"));
+        assert!(told(other).await.starts_with("HTTP/1.1 200"));
+        // Those that have ended are none of its connections any more.
+        drop(answers);
+        for client in held {
+            assert!(told(client).await.starts_with("HTTP/1.1 200"));
+        }
+        drop(asking);
+        while told(ask_from("127.0.0.1", address).await).await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[test]
+    fn a_client_is_an_address_or_a_network_of_version_6_and_none_on_this_machine() {
+        let client = |text: &str| client_of(text.parse().expect("an address"));
+        for here in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(client(here), None, "{here}");
+        }
+        assert_eq!(client("::ffff:192.0.2.1"), client("192.0.2.1"));
+        assert_ne!(client("192.0.2.1"), client("192.0.2.2"));
+        assert_eq!(client("2001:db8:0:1::1"), client("2001:db8:0:1:ffff::9"));
+        assert_ne!(client("2001:db8:0:1::1"), client("2001:db8:0:2::1"));
     }
 
     /// Slowloris: connections that say nothing, or go on with their head for ever, take the places of

@@ -41,7 +41,7 @@ use crate::{
     lambda::{Functions, name},
     ledger::{self, Ledger},
     life::Life,
-    listener::{HttpServer, Limits},
+    listener::{HttpServer, Limits, client_of},
     options::{Auth, ServeError, ServeOptions},
     process_limits,
     public::{CANCELED, Guard, Public},
@@ -58,11 +58,16 @@ const CLIENTS_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a client may take to send a request's head.
 const HEAD_PATIENCE: Duration = Duration::from_secs(30);
 /// What clients may take of the public port.
-const PUBLIC: Limits = Limits { connections: 512, head: HEAD_PATIENCE, patience: CLIENTS_PATIENCE };
+const PUBLIC: Limits = Limits {
+    connections: 512,
+    of_one: 256,
+    client: client_of,
+    head: HEAD_PATIENCE,
+    patience: CLIENTS_PATIENCE,
+};
 /// What the functions and the engine tasks may take of the internal port: a few connections for each
 /// of many tasks.
-const INTERNAL: Limits =
-    Limits { connections: 4096, head: HEAD_PATIENCE, patience: CLIENTS_PATIENCE };
+const INTERNAL: Limits = Limits { connections: 4096, of_one: 4096, client: |_| None, ..PUBLIC };
 /// How long the requests that are being answered have when the server goes down.
 const REQUESTS_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the tasks' requests have: they are repeated to the next server.
