@@ -300,6 +300,8 @@ def test_serve_says_why_it_cannot_start(tmp_path, foreign):
     assert done.returncode == 1 and "file" in done.stderr and "hint:" in done.stderr
     done = subprocess.run([str(BIN), "serve", "--host", "0.0.0.0", "--dir", tmp_path / "s"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "stepwes token create" in done.stderr and "--auth none" in done.stderr
+    done = subprocess.run([str(BIN), "serve", "--retention-days", "36501"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "--retention-days" in done.stderr
 
 
 def test_an_interrupt_at_the_question_ends_the_command_at_once(service, gate, tmp_path):

@@ -88,6 +88,7 @@ REFUSED = [
     ({"TriggerBuckets": "s3://data"}, "TriggerBuckets"),
     ({"TriggerBuckets": ",".join(["abc"] * 17)}, "TriggerBuckets"),
     ({"RejectedDays": "0"}, "RejectedDays"),
+    ({"RunFiles": "remove"}, "needs RunDays"),
     ({"UrlSchemes": "http,file"}, "UrlSchemes"),
     ({"MaxAttempts": "4"}, "MaxAttempts"),
     ({"RunTimeoutSeconds": "864001"}, "RunTimeoutSeconds"),
@@ -198,6 +199,8 @@ def permissions(stack, sources):
         if not deployed[name]["Role"].endswith(f"/{stack._name(role)}"):
             yield f"{name} does not run as {role}"
         needs = sources.actions(name) | EVERY_FUNCTION | BY_LAMBDA.get(name, set())
+        if name == "reconcile" and not stack.conditions["RemovesFiles"]:
+            needs -= {"s3:DeleteObject"}
         yield from both(role, needs, allowed(stack, role))
     for name in deployed:
         yield from denied_tokens(stack, f"{name.capitalize()}Role", name)
@@ -270,14 +273,15 @@ def events_in(stack):
     expected = {f"{runs}/requests/*", f"{runs}/{prefixes['REJECTED']}*"}
     yield from both("what submit writes", expected, written)
     yield from both("what submit deletes", expected, deleted)
-    erased = {
-        resource.split(":::", 1)[1] for statement in stack.statements("CancelRole")
-        if "s3:DeleteObject" in as_list(statement["Action"]) for resource in as_list(statement["Resource"])
-    }
     keys = code(ROOT / "crates/core/src/keys.rs")
     of_run = re.findall(r"(\w+)\(run\)", keys[keys.index("pub fn of_run"):].split("\n}\n")[0])
     classes = {re.search(rf'fn {name}\(.*?format!\("(\w+)/', keys, re.S)[1] for name in of_run}
-    yield from both("what is deleted of a run", {f"{runs}/{name}/*" for name in classes}, erased)
+    for role in ["CancelRole"] + ["ReconcileRole"] * stack.conditions["RemovesFiles"]:
+        erased = {
+            resource.split(":::", 1)[1] for statement in stack.statements(role)
+            if "s3:DeleteObject" in as_list(statement["Action"]) for resource in as_list(statement["Resource"])
+        }
+        yield from both(f"what {role} deletes of a run", {f"{runs}/{name}/*" for name in classes}, erased)
     bucket, = stack.of_type("AWS::S3::Bucket").values()
     kept = {rule.get("Prefix") for rule in bucket["LifecycleConfiguration"]["Rules"]}
     if prefixes["REJECTED"] not in kept:

@@ -42,6 +42,8 @@ MUTANTS = [
     ('"${RunsBucket.Arn}/rejected/*"', '"${RunsBucket.Arn}/*"', "what submit writes"),
     ("bucket: {name: !Split [\",\", !Ref TriggerBuckets]}", "bucket: {name: [lab-data]}", "what triggers look at"),
     ("Prefix: rejected/", "Prefix: refused/", "kept for ever"),
+    ("STEPWES_RETENTION_FILES: !Ref RunFiles", "STEPWES_RETENTION_FILE: !Ref RunFiles", "STEPWES_RETENTION_FILES"),
+    ("                - RemovesFiles\n                - Effect: Allow\n                  Action: s3:DeleteObject", "                - RemovesFiles\n                - Effect: Allow\n                  Action: s3:GetObject", "what ReconcileRole deletes"),
     ("{Binary: collect}", "{Binary: advance}", "runs the binary"),
     ("{Name: work, Host: {SourcePath: /var/lib/stepwes}}", "{Name: work, Host: {SourcePath: /var/lib/work}}", "one path"),
     ("ContainerPath: /var/run/docker.sock", "ContainerPath: /run/docker.sock", "socket"),

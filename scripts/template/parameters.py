@@ -23,6 +23,7 @@ BESIDE = {
     ("AssignPublicIp", "DISABLED"): NETWORK,
     ("Compute", "ec2"): NETWORK,
     ("Metrics", "none"): {"Monitoring": "no"},
+    ("RunFiles", "remove"): {"RunDays": "400"},
     ("TaskMemory", "512"): {"TaskCpu": "256"},
     ("TaskMemory", "122880"): {"TaskCpu": "16384"},
     **{("TaskCpu", str(cpu)): {"TaskMemory": str(memory)} for cpu, memory in [

@@ -36,7 +36,7 @@ VARIANTS = {
         "InputBuckets": "reference-genomes,lab-data", "OutputBuckets": "lab-results", "DestBucketBase": "s3://lab-results/runs",
         "TriggerBuckets": "lab-data,incoming", "Spot": "yes", "AdminGroup": "admins", "StateChangeTopic": "yes",
         "WebhookUrl": "https://example.org/wes", "WebhookSecret": "secret", "AlarmEmail": "ops@example.org",
-        "PublicServiceInfo": "yes", "Architecture": "arm64",
+        "PublicServiceInfo": "yes", "Architecture": "arm64", "RunDays": "400", "RunFiles": "remove",
     },
     "instances, JWT": {
         "Compute": "ec2", "Spot": "yes", "AuthMode": "jwt", "JwtIssuer": "https://id.example.org", "JwtAudience": "wes,other",

@@ -222,6 +222,15 @@ pub(crate) struct ServeArgs {
     /// is a shell command that gets it as JSON on its standard input [env: STEPWES_ON_STATE_CHANGE]
     #[arg(long, value_name = "COMMAND|URL")]
     pub(crate) on_state_change: Option<String>,
+    /// Remove runs, with all of their files in the folder, this many days after they have ended; 0
+    /// keeps them for ever. Outputs in an output bucket stay
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(..=36_500)
+    )]
+    pub(crate) retention_days: u32,
     /// Cancel every run that is still going on, wait until it is gone, and end
     #[arg(long)]
     pub(crate) stop_runs: bool,

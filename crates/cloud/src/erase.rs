@@ -4,7 +4,10 @@ use stepwes_core::{keys, run::Run};
 use stepwes_store::{RunStore, StoreError};
 use thiserror::Error;
 
-use crate::objects::{ObjectError, Objects};
+use crate::{
+    objects::{ObjectError, Objects},
+    step::StepFailure,
+};
 
 /// Why a run is not, or not wholly, gone: the same call removes the rest.
 #[derive(Debug, Error)]
@@ -15,6 +18,15 @@ pub enum EraseError {
     /// The run table.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<EraseError> for StepFailure {
+    fn from(error: EraseError) -> Self {
+        match error {
+            EraseError::Objects(error) => error.into(),
+            EraseError::Store(error) => error.into(),
+        }
+    }
 }
 
 /// Removes the files of an ended run, then its item with its history. The item goes last: as long

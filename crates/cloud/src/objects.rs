@@ -12,7 +12,7 @@ use aws_sdk_s3::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Serialize, de::DeserializeOwned};
 use stepwes_core::destination::OutputsPlace;
@@ -30,11 +30,7 @@ pub const MAX_EXPIRY: Duration = Duration::from_secs(15 * 60);
 /// How many deletions are under way at once.
 const DELETES_AT_ONCE: usize = 16;
 
-/// How many objects `DeleteObjects` takes
-/// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html>).
-const MOST_DELETED: usize = 1000;
-
-/// How many such calls are under way at once.
+/// How many pages of a listing are deleted at once.
 const BATCHES_AT_ONCE: usize = 4;
 
 /// What is escaped in the source of a copy.
@@ -294,24 +290,34 @@ impl Objects {
     /// # Errors
     /// [`ObjectError`].
     pub async fn list(&self, prefix: &str) -> Result<Vec<Listed>, ObjectError> {
-        let mut found = Vec::new();
-        let mut pages = self
+        self.pages(prefix).try_concat().await
+    }
+
+    /// The same, page by page.
+    fn pages(&self, prefix: &str) -> impl Stream<Item = Result<Vec<Listed>, ObjectError>> + use<> {
+        let prefix = prefix.to_owned();
+        let pages = self
             .client
             .list_objects_v2()
             .bucket(&self.bucket)
-            .prefix(prefix)
+            .prefix(&prefix)
             .into_paginator()
             .send();
-        while let Some(page) = pages.next().await {
-            let page =
-                page.map_err(|error| ObjectError::from_sdk("ListObjectsV2", prefix, error))?;
-            found.extend(page.contents.unwrap_or_default().into_iter().filter_map(|object| {
+        stream::unfold((pages, prefix), async |(mut pages, prefix)| {
+            let page = match pages.next().await? {
+                Ok(page) => page.contents.unwrap_or_default(),
+                Err(error) => {
+                    let error = ObjectError::from_sdk("ListObjectsV2", &prefix, error);
+                    return Some((Err(error), (pages, prefix)));
+                }
+            };
+            let listed = page.into_iter().filter_map(|object| {
                 let size = object.size.and_then(|size| size.try_into().ok()).unwrap_or(0);
                 let etag = object.e_tag.as_deref().map(unquoted).unwrap_or_default();
                 Some(Listed { key: object.key?, size, etag })
-            }));
-        }
-        Ok(found)
+            });
+            Some((Ok(listed.collect()), (pages, prefix)))
+        })
     }
 
     /// Deletes an object, if there is one.
@@ -344,22 +350,26 @@ impl Objects {
         Ok(count)
     }
 
-    /// Deletes every object below `prefix`, however many there are, a thousand in a call.
+    /// Deletes every object below `prefix`, however many there are, while it lists them: who is cut
+    /// off has deleted what was listed by then.
     ///
     /// # Errors
     /// [`ObjectError`]; some may be gone by then, and the same call deletes the rest.
     pub async fn delete_all(&self, prefix: &str) -> Result<(), ObjectError> {
-        let found = self.list(prefix).await?;
-        let batches: Vec<_> = found.chunks(MOST_DELETED).map(<[Listed]>::to_vec).collect();
-        stream::iter(batches)
-            .map(|listed| async move { self.delete_listed(prefix, listed).await })
-            .buffer_unordered(BATCHES_AT_ONCE)
-            .try_collect::<()>()
+        self.pages(prefix)
+            .map_ok(|listed| self.delete_listed(prefix, listed))
+            .try_buffer_unordered(BATCHES_AT_ONCE)
+            .try_collect()
             .await
     }
 
+    /// Deletes a page of a listing: `DeleteObjects` takes as many as one has, a thousand
+    /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html>).
     async fn delete_listed(&self, prefix: &str, listed: Vec<Listed>) -> Result<(), ObjectError> {
         const OPERATION: &str = "DeleteObjects";
+        if listed.is_empty() {
+            return Ok(());
+        }
         let failed = |source: BoxError| ObjectError::Unavailable {
             operation: OPERATION,
             key: prefix.to_owned(),

@@ -3,10 +3,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::run::RunId;
+use crate::run::{Run, RunId};
 
 /// The tag that names the run which a run goes on from. Requests cannot set it.
 pub const RESUMED_FROM: &str = "stepwes.resumed_from";
+
+/// The run that `run` goes on from. The tag is the service's: submit writes it for a run that the
+/// caller may see, and takes it from nobody.
+#[must_use]
+pub fn resumed_from(run: &Run) -> Option<RunId> {
+    run.summary.tags.get(RESUMED_FROM)?.parse().ok()
+}
 
 /// The most files, folders and links of a saved state, each.
 pub const MAX_SAVED: usize = 200_000;

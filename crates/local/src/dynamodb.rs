@@ -189,3 +189,59 @@ fn worded(operation: &str, error: DynoxideError) -> DynoxideError {
 pub(crate) fn unknown(operation: &str) -> AwsError {
     AwsError::unknown_operation(Service::DynamoDb, operation)
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+    use stepwes_core::{
+        Clock as _, IdGenerator as _, RandomIds, SystemClock,
+        caller_token::{CallerToken, SecretDigest},
+        resources::Resources,
+        run::RequestSummary,
+    };
+    use stepwes_store::{Created, Idempotency, NewRun, StoredToken};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn keys_and_tokens_that_have_expired_are_deleted_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dynamodb = DynamoDb::open(folder.path()).expect("opened");
+        let store = crate::tokens::store(dynamodb.clone());
+        store.create_table().await.expect("made");
+        let now = SystemClock.now();
+        for (name, hours) in [("old", Some(-1)), ("new", Some(1)), ("lasting", None)] {
+            let token = CallerToken::generate(name.parse().expect("a name")).expect("randomness");
+            let stored = StoredToken {
+                name: token.name().clone(),
+                owner: "ann".to_owned(),
+                groups: Vec::new(),
+                digest: SecretDigest::of(&token).expect("randomness"),
+                created_at: now,
+                expires_at: hours.map(|hours| now + TimeDelta::hours(hours)),
+                description: None,
+            };
+            assert!(store.create_token(&stored).await.expect("kept"));
+        }
+        let run_id = RandomIds.run_id(now);
+        let expires_at = now - TimeDelta::hours(1);
+        let (key, fingerprint) = ("a-key".to_owned(), "x".to_owned());
+        let new = NewRun {
+            run_id,
+            owner: "ann".to_owned(),
+            summary: RequestSummary::default(),
+            resources: Resources::default(),
+            destination: None,
+            idempotency: Some(Idempotency { key, fingerprint, expires_at }),
+            trace: None,
+            waits: false,
+        };
+        assert!(matches!(store.create(new).await.expect("an answer"), Created::New(_)));
+
+        assert_eq!(dynamodb.sweep().await.expect("swept"), 2);
+        let left: Vec<_> = store.tokens().await.expect("an answer");
+        assert_eq!(left.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["lasting", "new"]);
+        assert!(store.get(run_id).await.expect("an answer").is_some());
+        assert_eq!(dynamodb.sweep().await.expect("swept"), 0);
+    }
+}

@@ -113,7 +113,9 @@ pub(crate) fn invoked(
             cluster: arn::CLUSTER.to_owned(),
             state_machine_arn: arn::STATE_MACHINE.to_owned(),
             grace_seconds: seconds(options.reconcile_grace, MAX_GRACE_SECONDS),
-            retention_days: 0,
+            retention_days: options.retention_days,
+            // Whoever frees a disk means the outputs, too.
+            retention_files: stepwes_reconcile::ExpiredFiles::Remove,
             max_runs: Some(max_runs),
         },
         aws,

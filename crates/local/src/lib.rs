@@ -40,6 +40,7 @@ mod options;
 mod patience;
 mod process_limits;
 mod public;
+mod retention;
 pub mod s3;
 mod server;
 pub mod sigv4;

@@ -68,6 +68,9 @@ pub struct ServeOptions {
     pub reconcile_interval: Duration,
     /// How long a run may be without a sign of life before it is looked after.
     pub reconcile_grace: Duration,
+    /// How many days runs that have ended are kept with their files, and why requests were refused;
+    /// 0 for ever.
+    pub retention_days: u32,
     /// Where runs may put their outputs: buckets of the embedded S3.
     pub destinations: Destinations,
     /// How large a request may be, in bytes.
@@ -107,6 +110,7 @@ impl Default for ServeOptions {
             stop_grace: Duration::from_secs(20),
             reconcile_interval: Duration::from_secs(15),
             reconcile_grace: Duration::from_secs(10),
+            retention_days: 0,
             destinations: Destinations::default(),
             max_request_bytes: 256 << 20,
             run_timeout: Duration::from_secs(10 * 24 * 3600),

@@ -7,7 +7,7 @@ use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use aws_credential_types::Credentials as AwsCredentials;
@@ -45,6 +45,7 @@ use crate::{
     options::{Auth, ServeError, ServeOptions},
     process_limits,
     public::{CANCELED, Guard, Public},
+    retention::Retention,
     s3::{Credentials, Hooks, S3Endpoint},
     state_changes,
     states::{self, States},
@@ -265,14 +266,21 @@ async fn start_with(options: ServeOptions, slots: usize) -> Result<Server, Serve
         async move { public.call(request).await }
     });
     let reconcile_now = Arc::new(Notify::new());
+    let retention = (options.retention_days > 0)
+        .then(|| Arc::new(Retention::new(options.retention_days, &dir, &aws)));
     spawn_timer(&life, FORGET_EVERY, {
         let (ecs, states, s3) = (Arc::clone(&ecs), Arc::clone(&states), public.s3.clone());
         move || {
             let (ecs, states, s3) = (Arc::clone(&ecs), Arc::clone(&states), s3.clone());
+            let retention = retention.clone();
             async move {
                 ecs.forget_old(Utc::now()).await;
                 states.forget_old(Utc::now()).await;
-                s3.sweep().await;
+                let rules = retention.as_ref().map(|retention| retention.rules());
+                s3.sweep(&rules.unwrap_or_default(), SystemTime::now()).await;
+                if let Some(retention) = retention {
+                    retention.remove_leftovers(Utc::now()).await;
+                }
             }
         }
     });

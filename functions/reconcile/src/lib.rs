@@ -11,6 +11,7 @@
 
 pub mod event;
 pub mod executions;
+pub mod expiry;
 pub mod summary;
 
 mod runs;
@@ -31,8 +32,11 @@ use stepwes_collect::finish::Finisher;
 use stepwes_core::{Clock, SystemClock};
 use stepwes_store::RunStore;
 
+use expiry::Retention;
+
 pub use event::{Event, What};
 pub use executions::{Executions, NotAStateMachine};
+pub use expiry::ExpiredFiles;
 pub use summary::Summary;
 
 /// What the function is configured with.
@@ -50,9 +54,10 @@ pub struct Settings {
     /// (`STEPWES_RECONCILE_GRACE_SECONDS`, 1 to 86,400; 60). Time enough for every step that is
     /// under way.
     pub grace_seconds: u32,
-    /// How many days an ended run is kept in the table; 0 for ever (`STEPWES_RETENTION_DAYS`, 0 to
-    /// 36,500; 0). Its files are the bucket's lifecycle rules' business.
+    /// How many days an ended run is kept; 0 for ever (`STEPWES_RETENTION_DAYS`, 0 to 36,500; 0).
     pub retention_days: u32,
+    /// What becomes of its files then (`STEPWES_RETENTION_FILES`, `keep` or `remove`; `keep`).
+    pub retention_files: ExpiredFiles,
     /// How many runs may be at work at once; further ones wait ([`env::max_runs`]).
     pub max_runs: Option<u32>,
 }
@@ -70,6 +75,7 @@ impl Settings {
             state_machine_arn: env::required("STEPWES_STATE_MACHINE_ARN")?,
             grace_seconds: env::bounded("STEPWES_RECONCILE_GRACE_SECONDS", 60, 1..=86_400)?,
             retention_days: env::bounded("STEPWES_RETENTION_DAYS", 0, 0..=36_500)?,
+            retention_files: env::parsed("STEPWES_RETENTION_FILES", ExpiredFiles::Keep)?,
             max_runs: env::max_runs()?,
         })
     }
@@ -79,6 +85,7 @@ impl Settings {
 #[derive(Clone)]
 pub struct State {
     store: RunStore,
+    objects: Objects,
     finisher: Finisher,
     tasks: Tasks,
     executions: Executions,
@@ -86,7 +93,7 @@ pub struct State {
     clock: Arc<dyn Clock>,
     grace: TimeDelta,
     /// `None`: ended runs are kept for ever.
-    retention: Option<TimeDelta>,
+    retention: Option<Retention>,
 }
 
 impl State {
@@ -110,15 +117,18 @@ impl State {
         let store = aws.store_with_clock(&settings.table, clock.clone());
         let objects = Objects::new(aws.s3(), aws.s3(), settings.bucket);
         Ok(Self {
-            finisher: Finisher::new(store.clone(), objects),
+            finisher: Finisher::new(store.clone(), objects.clone()),
             store,
+            objects,
             tasks: Tasks::new(aws.ecs(), settings.cluster),
             queue: Queue::new(aws.sfn(), &settings.state_machine_arn, settings.max_runs),
             executions: Executions::new(aws.sfn(), settings.state_machine_arn)?,
             clock,
             grace: TimeDelta::seconds(i64::from(settings.grace_seconds)),
-            retention: (settings.retention_days > 0)
-                .then(|| TimeDelta::days(i64::from(settings.retention_days))),
+            retention: (settings.retention_days > 0).then(|| Retention {
+                kept: TimeDelta::days(i64::from(settings.retention_days)),
+                files: settings.retention_files,
+            }),
         })
     }
 }
@@ -147,7 +157,7 @@ pub async fn handle(state: &State, event: Event) -> Result<Summary, StepFailure>
                 summary.failed(None, &failure);
             }
             tasks::orphans(state, &mut summary).await;
-            runs::expired(state, &mut summary).await;
+            expiry::expired(state, &mut summary).await;
             summary
         }
     };

@@ -1,6 +1,5 @@
 //! Runs whose execution is gone.
 
-use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, stream};
 use stepwes_cloud::step::StepFailure;
 use stepwes_collect::finish::{Found, Settled};
@@ -19,21 +18,18 @@ use crate::{
 };
 
 /// The states that a run can be stuck in.
-const UNFINISHED: [RunState; 4] =
+pub(crate) const UNFINISHED: [RunState; 4] =
     [RunState::Queued, RunState::Initializing, RunState::Running, RunState::Canceling];
 
 /// How many unfinished runs of a state are listed in a pass.
-const LISTED: u32 = 5000;
+pub(crate) const LISTED: u32 = 5000;
 
 /// How many of them are looked at: `DescribeExecution` is good for 15 a second
 /// (<https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>).
 const LOOKED_AT: usize = 200;
 
-/// How many expired runs of each of the table's partitions a pass removes.
-const REMOVED_OF_A_PARTITION: u32 = 250;
-
 /// How many are looked at at once.
-const AT_ONCE: usize = 8;
+pub(crate) const AT_ONCE: usize = 8;
 
 type Done = Result<Vec<Repair>, StepFailure>;
 
@@ -83,40 +79,6 @@ pub(crate) async fn queued(state: &State, summary: &mut Summary) -> Result<(), S
         summary.repaired(Repair { run_id, action: Action::FreeSlot, reason });
     }
     waiting(state).await
-}
-
-/// Removes runs from the table that ended longer ago than they are kept.
-pub(crate) async fn expired(state: &State, summary: &mut Summary) {
-    let Some(retention) = state.retention else { return };
-    let before = state.clock.now() - retention;
-    let listed = match state.store.ended(before, REMOVED_OF_A_PARTITION).await {
-        Ok(listed) => listed,
-        Err(error) => return summary.failed(None, &error.into()),
-    };
-    let mut removals = stream::iter(listed)
-        .map(|run_id| async move { (run_id, remove(state, run_id, before).await) })
-        .buffer_unordered(AT_ONCE);
-    while let Some((run_id, done)) = removals.next().await {
-        match done {
-            Ok(Some(repair)) => summary.repaired(repair),
-            Ok(None) => {}
-            Err(failure) => summary.failed(Some(run_id), &failure),
-        }
-    }
-}
-
-async fn remove(
-    state: &State,
-    run_id: RunId,
-    before: DateTime<Utc>,
-) -> Result<Option<Repair>, StepFailure> {
-    let Some(run) = state.store.get(run_id).await? else { return Ok(None) };
-    if !run.state.is_terminal() || run.updated_at >= before {
-        return Ok(None);
-    }
-    let removed = state.store.remove(&run).await?;
-    let reason = "it was kept for as long as runs are".to_owned();
-    Ok(removed.then_some(Repair { run_id, action: Action::Remove, reason }))
 }
 
 /// As many of the runs as a pass looks at. Long runs stand still for days in good health: were it

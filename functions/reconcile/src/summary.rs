@@ -41,7 +41,7 @@ pub enum Action {
     },
     /// A slot that stood in the run's name was freed.
     FreeSlot,
-    /// The run was removed from the table.
+    /// The run was removed.
     Remove,
     /// The run has ended.
     End {
@@ -73,11 +73,14 @@ impl Summary {
                 )
             };
         }
-        // What is counted: runs whose execution was gone, and slots of theirs. Tasks that are told to stop again, and
-        // runs that were kept long enough, are in order.
+        // What is counted: runs whose execution was gone, and slots of theirs. Tasks that are told
+        // to stop again are in order, and runs that were kept long enough are no repair at all.
         match repair.action {
             Action::Start | Action::End { .. } | Action::FreeSlot => log!(target: REPAIR,),
-            Action::StopTask { .. } | Action::Remove => log!(),
+            Action::StopTask { .. } => log!(),
+            Action::Remove => {
+                tracing::info!(run_id = %repair.run_id, reason = repair.reason, "removed a run");
+            }
         }
         self.repairs.push(repair);
     }

@@ -3,12 +3,14 @@
 #[path = "../../collect/tests/support/mod.rs"]
 mod support;
 
-use chrono::TimeDelta;
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
 use stepwes_core::{
-    Clock as _, IdGenerator as _, RandomIds, RunEvent, RunId, RunState, keys, task::TaskOutcome,
+    Clock, IdGenerator as _, RandomIds, RunEvent, RunId, RunState, keys, saved, task::TaskOutcome,
 };
 use stepwes_reconcile::{
-    Event, Settings, State, Summary, handle,
+    Event, ExpiredFiles, Settings, State, Summary, handle,
     summary::{Action, Repair},
 };
 use stepwes_store::{Change, NewRun};
@@ -27,6 +29,7 @@ fn settings() -> Settings {
         state_machine_arn: STATE_MACHINE.to_owned(),
         grace_seconds: 60,
         retention_days: 0,
+        retention_files: ExpiredFiles::Keep,
         max_runs: None,
     }
 }
@@ -336,25 +339,154 @@ async fn live_tasks_without_a_run_to_work_for_are_stopped() {
     assert_eq!(actions(&tick(&world).await), [stop("arn:fresh")], "when its grace is over");
 }
 
+/// A pass of the schedule where ended runs are kept for `days`.
+async fn tick_keeping(world: &World, days: u32, files: ExpiredFiles) -> Summary {
+    tick_by(world, days, files, world.clock.clone()).await
+}
+
+async fn tick_by(world: &World, days: u32, files: ExpiredFiles, clock: Arc<dyn Clock>) -> Summary {
+    let settings = Settings { retention_days: days, retention_files: files, ..settings() };
+    let state = State::with_clock(settings, &world.aws, clock).expect("good settings");
+    handle(&state, Event::tick()).await.expect("a summary")
+}
+
+/// Puts files of every class of a run's, and gives their keys.
+fn files_of(world: &World, run_id: RunId) -> Vec<String> {
+    let mut all = vec![
+        keys::request(run_id),
+        keys::attachment(run_id, "a.cwl"),
+        keys::attachment(run_id, "b.cwl"),
+        keys::result(run_id, 1),
+        keys::output(run_id, 1, "x/y.txt"),
+        keys::outputs_json(run_id),
+    ];
+    all.sort();
+    world.fake().objects.extend(all.iter().map(|key| (key.clone(), b"x".to_vec())));
+    all
+}
+
+fn files_left(world: &World) -> Vec<String> {
+    world.fake().objects.keys().cloned().collect()
+}
+
 #[tokio::test]
 async fn a_run_is_removed_when_it_has_been_kept_for_as_long_as_runs_are() {
     let world = World::new().await;
     world.queued().await;
     world.step(RunEvent::SystemError { attempt: 0 }).await;
-    let kept = |days| Settings { retention_days: days, ..settings() };
-    let tick = async |settings: Settings| {
-        let state =
-            State::with_clock(settings, &world.aws, world.clock.clone()).expect("good settings");
-        handle(&state, Event::tick()).await.expect("a summary")
-    };
+    let files = files_of(&world, sample_run());
+    let tick = async |days| tick_keeping(&world, days, ExpiredFiles::Keep).await;
     world.clock.advance(TimeDelta::days(30));
-    assert_eq!(actions(&tick(kept(0)).await), [], "0 is for ever");
-    assert_eq!(actions(&tick(kept(31)).await), []);
-    assert_eq!(actions(&tick(kept(29)).await), [Action::Remove]);
-    assert_eq!(actions(&tick(kept(29)).await), [], "once");
+    assert_eq!(actions(&tick(0).await), [], "0 is for ever");
+    assert_eq!(actions(&tick(31).await), []);
+    assert_eq!(actions(&tick(29).await), [Action::Remove]);
+    assert_eq!(actions(&tick(29).await), [], "once");
     assert_eq!(world.store.get(sample_run()).await.expect("the table answers"), None);
     let counts = world.store.counts().await.expect("the table answers");
     assert!(counts.values().all(|count| *count == 0), "{counts:?}");
+    assert_eq!(files_left(&world), files, "the bucket's rules are for these");
+}
+
+#[tokio::test]
+async fn the_files_go_with_the_run_where_that_is_asked_for_and_nobody_elses() {
+    let world = World::new().await;
+    world.queued().await;
+    world.step(RunEvent::SystemError { attempt: 0 }).await;
+    files_of(&world, sample_run());
+    world.clock.advance(TimeDelta::days(30));
+    // One that has just ended, one that is under way, and what belongs to no run.
+    let mut others = vec!["submit/ann/x.run.json".to_owned()];
+    world.fake().objects.insert(others[0].clone(), Vec::new());
+    for n in [1, 2] {
+        let run_id: RunId =
+            format!("01890a5d-ac96-774b-bcce-b302099a900{n}").parse().expect("an id");
+        world.queued_as(run_id).await;
+        others.extend(files_of(&world, run_id));
+        if n == 1 {
+            let end = RunEvent::SystemError { attempt: 0 };
+            world.store.transition(run_id, end, Change::default()).await.expect("an answer");
+        }
+    }
+    others.sort();
+    let tick = async |days| tick_keeping(&world, days, ExpiredFiles::Remove).await;
+    assert_eq!(actions(&tick(0).await), [], "0 is for ever");
+
+    // Cut off before the run's item: the next pass does the rest.
+    world.fake().refuse("dynamodb:TransactWriteItems");
+    assert_eq!(tick(29).await.failures.len(), 1);
+    assert!(world.store.get(sample_run()).await.expect("the table answers").is_some());
+    // Cut off among the files.
+    files_of(&world, sample_run());
+    world.fake().refuse("s3:DeleteObjects");
+    assert_eq!(tick(29).await.failures.len(), 1);
+    assert!(world.store.get(sample_run()).await.expect("the table answers").is_some());
+    assert_eq!(actions(&tick(29).await), [Action::Remove]);
+    assert_eq!(world.store.get(sample_run()).await.expect("the table answers"), None);
+    assert_eq!(files_left(&world), others);
+    assert_eq!(actions(&tick(29).await), []);
+}
+
+#[tokio::test]
+async fn a_run_is_kept_as_long_as_another_goes_on_from_it() {
+    let world = World::new().await;
+    world.queued().await;
+    world.step(RunEvent::SystemError { attempt: 0 }).await;
+    world.clock.advance(TimeDelta::days(30));
+    let [other, child] = [1, 2].map(|n| -> RunId {
+        format!("01890a5d-ac96-774b-bcce-b302099a900{n}").parse().expect("an id")
+    });
+    world.store.create(NewRun { waits: true, ..new_run(other) }).await.expect("an answer");
+    let mut new = NewRun { waits: true, ..new_run(child) };
+    new.summary.tags.insert(saved::RESUMED_FROM.to_owned(), SAMPLE_RUN.to_owned());
+    world.store.create(new).await.expect("an answer");
+    let tick = async || {
+        let (max_runs, retention_files) = (Some(1), ExpiredFiles::Remove);
+        let settings = Settings { max_runs, retention_days: 29, retention_files, ..settings() };
+        let state = State::with_clock(settings, &world.aws, world.clock.clone());
+        handle(&state.expect("good settings"), Event::tick()).await.expect("a summary")
+    };
+    assert_eq!(actions(&tick().await), []);
+    assert_eq!(world.store.waiting(9).await.expect("an answer"), [child], "it waits for a slot");
+    for event in [RunEvent::Cancel, RunEvent::Canceled { attempt: 0 }] {
+        assert_eq!(actions(&tick().await), [], "before {event:?}");
+        world.store.transition(child, event, Change::default()).await.expect("an answer");
+    }
+    assert_eq!(actions(&tick().await), [Action::Remove]);
+}
+
+/// A clock that goes on by a minute each time that it is looked at.
+struct Hasty(Arc<support::TestClock>);
+
+impl Clock for Hasty {
+    fn now(&self) -> DateTime<Utc> {
+        self.0.advance(TimeDelta::minutes(1));
+        self.0.now()
+    }
+}
+
+#[tokio::test]
+async fn a_pass_ends_in_time_and_the_next_goes_on() {
+    let world = World::new().await;
+    for _ in 0..20 {
+        let run_id = RandomIds.run_id(world.clock.now());
+        world.queued_as(run_id).await;
+        let end = RunEvent::SystemError { attempt: 0 };
+        world.store.transition(run_id, end, Change::default()).await.expect("an answer");
+    }
+    world.clock.advance(TimeDelta::days(30));
+    let hasty = Arc::new(Hasty(world.clock.clone()));
+    let first = tick_by(&world, 29, ExpiredFiles::Remove, hasty).await;
+    assert_eq!(actions(&first), [Action::Remove], "two minutes, one look each");
+    let rest = tick_keeping(&world, 29, ExpiredFiles::Remove).await;
+    assert_eq!(actions(&rest).len(), 19);
+}
+
+#[test]
+fn what_becomes_of_files_is_one_of_two() {
+    assert_eq!("keep".parse(), Ok(ExpiredFiles::Keep));
+    assert_eq!("remove".parse(), Ok(ExpiredFiles::Remove));
+    let error = "delete".parse::<ExpiredFiles>().expect_err("neither");
+    assert_eq!(error.to_string(), "\"delete\" is neither keep nor remove");
 }
 
 #[tokio::test]

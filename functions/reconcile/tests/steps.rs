@@ -13,7 +13,7 @@ use stepwes_asl::{Command, Execution, Input, Machine, Receipt, Status, TaskId};
 use stepwes_core::{
     Clock as _, RunEvent, RunState, keys, resources::ResourceBounds, task::TaskOutcome,
 };
-use stepwes_reconcile::Event;
+use stepwes_reconcile::{Event, ExpiredFiles};
 use stepwes_store::{Change, Claim, Transition};
 use support::{
     BUCKET, CLUSTER, FakeExecution, FakeTask, SAMPLE_RUN, STATE_MACHINE, TABLE, World, result,
@@ -110,6 +110,7 @@ impl Player {
             state_machine_arn,
             grace_seconds: 60,
             retention_days: 0,
+            retention_files: ExpiredFiles::Keep,
             max_runs: None,
         };
         let clock = world.clock.clone();

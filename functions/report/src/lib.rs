@@ -14,9 +14,9 @@ use stepwes_cloud::{
     step::StepFailure,
 };
 use stepwes_core::{
-    RunEvent, RunId, RunState,
+    RunEvent, RunState,
     run::Run,
-    saved::RESUMED_FROM,
+    saved::resumed_from,
     task::{RefusedReason, ReportAction, ReportRequest, ReportResponse},
 };
 use stepwes_store::{Change, Claim, RunStore, Transition};
@@ -156,12 +156,6 @@ pub async fn handle(state: &State, request: ReportRequest) -> Result<ReportRespo
             Ok(ReportResponse::Refused { reason })
         }
     }
-}
-
-/// The run that this one goes on from. The tag is the service's: submit writes it for a run that the
-/// caller may see, and takes it from nobody.
-fn resumed_from(run: &Run) -> Option<RunId> {
-    run.summary.tags.get(RESUMED_FROM)?.parse().ok()
 }
 
 type Heard = Result<Run, RefusedReason>;

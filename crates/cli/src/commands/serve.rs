@@ -40,6 +40,7 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
             AuthArg::None => Auth::None,
         }),
         admin_group: args.admin_group.clone(),
+        retention_days: args.retention_days,
         on_state_change: args
             .on_state_change
             .clone()

@@ -79,7 +79,7 @@ fn version(store: &Store, bucket: &str, key: &str) -> StoreResult<Option<String>
 
 /// Everything below a folder: the beginning of its keys, and the names of the folders that lead
 /// there.
-fn walk(
+pub(super) fn walk(
     store: &Store,
     bucket: &str,
     start: (String, Vec<String>),

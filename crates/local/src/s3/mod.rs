@@ -20,6 +20,7 @@ mod error;
 pub(crate) mod fuzz;
 mod journal;
 mod landing;
+mod lifecycle;
 mod listing;
 mod meta;
 mod multipart;
@@ -36,6 +37,7 @@ mod walk;
 
 pub use access::{CallHook, Credentials, TemporaryCredential};
 pub use landing::{Present, place_of, present_below};
+pub use lifecycle::Expiration;
 pub use policy::{Policy, PolicyError};
 
 use axum::body::Body;
@@ -140,19 +142,6 @@ impl S3Endpoint {
         builder.set_auth(access::Auth(Arc::clone(&credentials)));
         builder.set_access(access::Access { credentials, on_call: hooks.on_call });
         Ok(Self { service: builder.build(), store, uploads })
-    }
-
-    /// Removes multipart uploads that nobody went on with for seven days. What cannot be removed is
-    /// logged.
-    pub async fn sweep(&self) {
-        let uploads = Arc::clone(&self.uploads);
-        let swept = tokio::task::spawn_blocking(move || uploads.sweep()).await;
-        let error: Box<dyn std::error::Error> = match swept {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.into(),
-            Err(panicked) => panicked.into(),
-        };
-        tracing::warn!(error = &*error, "old uploads were not removed");
     }
 
     /// Answers one S3 request.

@@ -85,8 +85,8 @@ impl Uploads {
         Self { store, locks: Mutex::new(HashMap::new()) }
     }
 
-    /// Removes the uploads that nobody went on with for too long.
-    pub(super) fn sweep(&self) -> StoreResult<()> {
+    /// Removes the uploads that nobody, at `now`, has gone on with for too long.
+    pub(super) fn sweep(&self, now: SystemTime) -> StoreResult<()> {
         let all = self.store.uploads();
         for entry in fs::read_dir(&all).context("list", &all)? {
             let entry = entry.context("list", &all)?;
@@ -95,7 +95,7 @@ impl Uploads {
                 continue;
             };
             let modified = found.modified().context("look at", &folder)?;
-            if modified.elapsed().unwrap_or_default() <= LIFETIME {
+            if now.duration_since(modified).unwrap_or_default() <= LIFETIME {
                 continue;
             }
             let id = entry.file_name().to_string_lossy().into_owned();

@@ -471,9 +471,27 @@ impl Store {
         key: &str,
         precondition: &Precondition,
     ) -> StoreResult<()> {
-        let path = key_path(key);
         let _tree = self.lock();
         self.check(bucket, key, precondition)?;
+        self.remove(bucket, key)
+    }
+
+    /// Removes an object that was last written before then; whether there was one. What is written
+    /// meanwhile stays.
+    pub(super) fn expire(&self, bucket: &str, key: &str, before: SystemTime) -> StoreResult<bool> {
+        let _tree = self.lock();
+        match self.present(bucket, &key_path(key))? {
+            Some(stamp) if stamp.modified() < before => {
+                self.remove(bucket, key)?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Removes an object while names are locked.
+    fn remove(&self, bucket: &str, key: &str) -> StoreResult<()> {
+        let path = key_path(key);
         // Not waited for: whether it has reached the disk makes no difference to what is promised.
         self.record(bucket, key, None, &[])?;
         if let Some(place) = self.place(bucket, &path)? {

@@ -3,6 +3,7 @@
 mod access;
 mod conditions;
 mod folder;
+mod lifecycle;
 mod listing;
 mod multipart;
 mod objects;

@@ -156,6 +156,7 @@ fn operation(method: &Method, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> S
         Method::GET if listing => "s3:ListObjectsV2",
         Method::GET => "s3:GetObject",
         Method::PUT => "s3:PutObject",
+        Method::POST if uri.query() == Some("delete") => "s3:DeleteObjects",
         _ => panic!("no operation {method} {uri}"),
     }
     .to_owned()
@@ -173,6 +174,13 @@ fn answer(fake: &mut Fake, operation: &str, uri: &Uri, body: &Bytes) -> Response
             Response::new(Body::empty())
         }
         "s3:ListObjectsV2" => list(fake, uri),
+        "s3:DeleteObjects" => {
+            let body = String::from_utf8(body.to_vec()).expect("XML");
+            for part in body.split("<Key>").skip(1) {
+                fake.objects.remove(part.split("</Key>").next().expect("closed"));
+            }
+            xml(StatusCode::OK, "<DeleteResult></DeleteResult>".to_owned())
+        }
         "ecs:DescribeTasks" => describe_tasks(fake, &input()),
         "ecs:StopTask" => stop_task(fake, &input()),
         "ecs:ListTasks" => list_tasks(fake, &input()),
