@@ -79,8 +79,10 @@ class SigV4(requests.auth.AuthBase):
         }
         query = sorted(urllib.parse.parse_qsl(url.query, keep_blank_values=True))
         names = ";".join(sorted(signed))
+        # Paths are encoded a second time, save those of S3.
+        path = url.path or "/"
         canonical = "\n".join([
-            request.method, urllib.parse.quote(url.path or "/", safe="/-_.~"),
+            request.method, path if self.service == "s3" else urllib.parse.quote(path, safe="/-_.~"),
             "&".join("=".join(urllib.parse.quote(each, safe="-_.~") for each in pair) for pair in query),
             *(f"{name}:{signed[name].strip()}" for name in sorted(signed)), "",
             names, hashlib.sha256(body).hexdigest(),

@@ -73,6 +73,17 @@ class Files:
         return json.loads(done.stdout) if done.stdout else done.stderr
 
 
+READER = b"""cwlVersion: v1.2
+class: CommandLineTool
+inputs:
+  reads: {type: File, inputBinding: {position: 1}}
+  mate: {type: File, inputBinding: {position: 2}}
+baseCommand: cat
+stdout: said.txt
+outputs: {said: stdout}
+"""
+
+
 def owner(service):
     """Whom the service takes the tests for."""
     return "tester" if service.stack else "anonymous"
@@ -157,6 +168,40 @@ def test_a_pair_makes_one_run_though_both_come_at_once(service, files, mark, pai
         list(pool.map(lambda name: files.put(name, b"reads", files.data), names))
     log = only(service, mark)
     assert said(service, log) == f"s1 s3://{files.data}/{mark}/s1_R1.fastq.gz s1_R2.fastq.gz".encode()
+
+
+def test_a_run_reads_the_objects_that_started_it(service, files, mark, tmp_path):
+    (tmp_path / "read.cwl").write_bytes(READER)
+    name = f"read-{mark}"
+    trigger = tmp_path / f"{name}.yaml"
+    params = {name: {"class": "File", "location": f"{{{object}.url}}"} for name, object in [("reads", "key"), ("mate", "mate")]}
+    trigger.write_text(json.dumps({
+        "bucket": files.data, "key": f"{mark}/{{sample}}.1.txt", "wait_for": f"{mark}/{{sample}}.2.txt", "owner": owner(service),
+        "request": {**request(mark, "read.cwl"), "workflow_params": params},
+    }))
+    files.trigger("add", trigger)
+    try:
+        sample = "s1+\u00fc\u8aad"
+        keys = [f"{mark}/{sample}.{n}.txt" for n in (1, 2)]
+        for key in keys:
+            files.put(key, f"this is {key}\n".encode(), files.data)
+        log = only(service, mark)
+    finally:
+        files.trigger("remove", name)
+    assert said(service, log).decode() == "".join(f"this is {key}\n" for key in keys)
+    assert json.loads(log["request"]["tags"]["stepwes.triggered_by"]) == [f"s3://{files.data}/{key}" for key in keys]
+
+
+def test_no_other_run_reads_what_started_one(serve_only, service, files, mark):
+    files.put(f"{mark}/a.txt", b"not yours")
+    location = {"class": "File", "location": f"s3://{files.runs}/{mark}/a.txt"}
+    params = json.dumps({"reads": location, "mate": location})
+    workflow = [("read.cwl", READER)]
+    tags = json.dumps({"stepwes.triggered_by": json.dumps([location["location"]])})
+    answer = service.submit("read.cwl", workflow, workflow_params=params, tags=tags)
+    assert answer.status_code == 400 and "stepwes.triggered_by" in answer.text
+    log = service.ended(service.run("read.cwl", workflow, workflow_params=params))
+    assert log["state"] == "EXECUTOR_ERROR" and "a.txt" in " ".join(log["run_log"]["system_logs"]), log
 
 
 def test_an_object_waits_for_its_mate(service, files, mark, pair):

@@ -14,6 +14,7 @@ use crate::{
     error::ApiError,
     run::{RequestSummary, RunId},
     saved::{RESUMED_FROM, ResumedFrom},
+    trigger::TRIGGERED_BY,
     wes::RunRequestView,
 };
 
@@ -204,6 +205,11 @@ impl RunRequest {
         if tags.contains_key(RESUMED_FROM) {
             return Err(ApiError::BadRequest(format!(
                 "tags: {RESUMED_FROM:?} is this service's own; leave it out, and use POST /runs/{{run_id}}/resume to go on from a run"
+            )));
+        }
+        if tags.contains_key(TRIGGERED_BY) {
+            return Err(ApiError::BadRequest(format!(
+                "tags: {TRIGGERED_BY:?} is this service's own, for runs that a trigger starts; leave it out"
             )));
         }
         Ok(Self {

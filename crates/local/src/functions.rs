@@ -91,6 +91,7 @@ pub(crate) fn invoked(
             data_role_arn: arn::DATA_ROLE.to_owned(),
             input_buckets: options.input_buckets.clone(),
             output_buckets: options.destinations.buckets.clone(),
+            trigger_buckets: vec![arn::BUCKET.to_owned()],
         },
         aws,
     )

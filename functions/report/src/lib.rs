@@ -18,6 +18,7 @@ use stepwes_core::{
     run::Run,
     saved::resumed_from,
     task::{RefusedReason, ReportAction, ReportRequest, ReportResponse},
+    trigger::triggered_by,
 };
 use stepwes_store::{Change, Claim, RunStore, Transition};
 use thiserror::Error;
@@ -45,6 +46,9 @@ pub struct Settings {
     /// The buckets that a run's outputs may go to (`STEPWES_OUTPUT_BUCKETS`, names separated by
     /// commas; none).
     pub output_buckets: Vec<String>,
+    /// The buckets whose objects start runs, which may read those that they were started by
+    /// (`STEPWES_TRIGGER_BUCKETS`, names separated by commas; none).
+    pub trigger_buckets: Vec<String>,
 }
 
 impl Settings {
@@ -59,6 +63,7 @@ impl Settings {
             data_role_arn: env::required("STEPWES_DATA_ROLE_ARN")?,
             input_buckets: env::list("STEPWES_INPUT_BUCKETS"),
             output_buckets: env::list("STEPWES_OUTPUT_BUCKETS"),
+            trigger_buckets: env::list("STEPWES_TRIGGER_BUCKETS"),
         })
     }
 }
@@ -88,6 +93,7 @@ impl State {
             &settings.bucket,
             &settings.input_buckets,
             &settings.output_buckets,
+            &settings.trigger_buckets,
         )?;
         Ok(Self {
             store: aws.store(&settings.table),
@@ -133,10 +139,15 @@ pub async fn handle(state: &State, request: ReportRequest) -> Result<ReportRespo
             let given = match request.action {
                 ReportAction::Claim => {
                     let (from, destination) = (resumed_from(&run), run.destination.as_ref());
-                    let text = policy.of_attempt(run.run_id, run.attempt, from, destination);
+                    let objects = triggered_by(&run);
+                    let text =
+                        policy.of_attempt(run.run_id, run.attempt, from, destination, &objects);
                     Some((Holder::Task, text))
                 }
-                ReportAction::Credentials => Some((Holder::Engine, policy.of_engine(run.run_id))),
+                ReportAction::Credentials => {
+                    let text = policy.of_engine(run.run_id, &triggered_by(&run));
+                    Some((Holder::Engine, text))
+                }
                 // Those of its claim serve on, and it claims again when it needs others.
                 ReportAction::Run { .. } => None,
             };

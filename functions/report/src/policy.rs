@@ -17,8 +17,8 @@ pub const MAX_POLICY: usize = 2048;
 pub enum PolicyError {
     /// A name that no bucket can have: it would widen the policy, or break it.
     #[error(
-        "{0:?} is no bucket's name; STEPWES_BUCKET, STEPWES_INPUT_BUCKETS and STEPWES_OUTPUT_BUCKETS \
-         take plain names (3 to 63 of a-z, 0-9, '-' and '.'), without s3://, paths or wildcards"
+        "{0:?} is no bucket's name; STEPWES_BUCKET, STEPWES_INPUT_BUCKETS, STEPWES_OUTPUT_BUCKETS and \
+         STEPWES_TRIGGER_BUCKETS take plain names (3 to 63 of a-z, 0-9, '-' and '.'), without s3://, paths or wildcards"
     )]
     Name(String),
     /// The runs bucket among the input or output buckets: every run could read every other's files,
@@ -52,6 +52,8 @@ pub struct Policy {
     all: String,
     runs: String,
     inputs: Vec<String>,
+    /// The buckets, by their names, whose objects start runs.
+    triggers: Vec<String>,
 }
 
 impl Policy {
@@ -65,6 +67,7 @@ impl Policy {
         bucket: &str,
         inputs: &[String],
         outputs: &[String],
+        triggers: &[String],
     ) -> Result<Self, PolicyError> {
         let partition = match role_arn.split(':').collect::<Vec<_>>().as_slice() {
             ["arn", partition, "iam", _, _, role]
@@ -74,7 +77,8 @@ impl Policy {
             }
             _ => return Err(PolicyError::Role(role_arn.to_owned())),
         };
-        for name in inputs.iter().chain(outputs).map(String::as_str).chain([bucket]) {
+        let named = inputs.iter().chain(outputs).chain(triggers);
+        for name in named.map(String::as_str).chain([bucket]) {
             if !is_bucket_name(name) {
                 return Err(PolicyError::Name(name.to_owned()));
             }
@@ -87,11 +91,13 @@ impl Policy {
             all: arn(""),
             runs: arn(bucket),
             inputs: inputs.iter().map(|name| arn(name)).collect(),
+            triggers: triggers.to_vec(),
         };
         let destinations = outputs.iter().map(|name| Some(Destination::longest(name)));
         for destination in destinations.chain([None]) {
             let run = RunId::from_uuid(uuid::Uuid::max());
-            let length = policy.of_attempt(run, u32::MAX, Some(run), destination.as_ref()).len();
+            let length =
+                policy.of_attempt(run, u32::MAX, Some(run), destination.as_ref(), &[]).len();
             if length > MAX_POLICY {
                 return Err(PolicyError::TooLong { count: inputs.len(), length });
             }
@@ -103,7 +109,8 @@ impl Policy {
     /// resumes reads what the lost attempt left), its own work and outputs be written, its own
     /// outputs be read again, the inputs be read; and of the run that it goes on from, `resumed_from`,
     /// the state that was saved. Nothing can be deleted. The outputs are those of the attempt, or what
-    /// is below the run's prefix of its `destination`.
+    /// is below the run's prefix of its `destination`. The objects that started the run,
+    /// `triggered_by` (bucket and key), can be read, as in [`Policy::of_engine`].
     #[must_use]
     pub fn of_attempt(
         &self,
@@ -111,6 +118,7 @@ impl Policy {
         attempt: u32,
         resumed_from: Option<RunId>,
         destination: Option<&Destination>,
+        triggered_by: &[(String, String)],
     ) -> String {
         let runs = &self.runs;
         let request = keys::request_prefix(run_id);
@@ -133,32 +141,91 @@ impl Policy {
         let saved =
             resumed_from.map(|from| format!("{runs}/{}*/state/*", keys::all_work_prefix(from)));
         let unlisted = saved.into_iter().chain(outputs).collect();
-        self.reading(&listed, unlisted, Some(write))
+        self.reading(&listed, unlisted, triggered_by, Some(&write))
     }
 
     /// The policy of what a task runs, the engine and its tools: the request and the inputs can be
     /// read. Nothing can be written: the task uploads what counts, and who keeps these credentials
     /// beyond the run's end must not be able to change what it came to.
+    ///
+    /// Of the objects that started the run, `triggered_by`, those can be read that lie in a bucket
+    /// of triggers, and in the runs bucket below no prefix of the service's own; as many as a
+    /// session policy has room for, the first ones first.
     #[must_use]
-    pub fn of_engine(&self, run_id: RunId) -> String {
-        self.reading(&[&keys::request_prefix(run_id)], Vec::new(), None)
+    pub fn of_engine(&self, run_id: RunId, triggered_by: &[(String, String)]) -> String {
+        self.reading(&[&keys::request_prefix(run_id)], Vec::new(), triggered_by, None)
     }
 
     /// A policy that lets everything below `prefixes` of the runs bucket be read and listed, and
-    /// the inputs; the objects `unlisted`, by their ARNs, be read; with one more statement.
+    /// the inputs; the objects `unlisted`, by their ARNs, be read, and `triggered_by`; with one more
+    /// statement.
     fn reading(
         &self,
         prefixes: &[&str],
         unlisted: Vec<String>,
-        more: Option<serde_json::Value>,
+        triggered_by: &[(String, String)],
+        more: Option<&serde_json::Value>,
+    ) -> String {
+        let mut unlisted = unlisted;
+        let mut policy = self.document(prefixes, &unlisted, more);
+        let mut left_out = 0;
+        for (bucket, key) in triggered_by {
+            let Some(arn) = self.triggering(bucket, key) else { continue };
+            unlisted.push(arn);
+            let longer = self.document(prefixes, &unlisted, more);
+            if longer.len() > MAX_POLICY {
+                unlisted.pop();
+                left_out += 1;
+            } else {
+                policy = longer;
+            }
+        }
+        if left_out > 0 {
+            tracing::warn!(
+                left_out,
+                "a session policy has no room for objects of the run's trigger"
+            );
+        }
+        policy
+    }
+
+    /// The ARN of an object that started a run, unless it is none that a trigger may wait for, or
+    /// one that every run may read.
+    fn triggering(&self, bucket: &str, key: &str) -> Option<String> {
+        let arn = format!("{}{bucket}", self.all);
+        let is_ours = arn == self.runs && keys::OURS.iter().any(|prefix| key.starts_with(prefix));
+        let is_trigger = self.triggers.iter().any(|name| name == bucket);
+        if is_ours || !is_trigger || self.inputs.contains(&arn) {
+            return None;
+        }
+        // What would stand for something else in an ARN
+        // (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html).
+        let escaped = key.chars().fold(String::with_capacity(key.len()), |mut text, char| {
+            match char {
+                '*' | '?' | '$' => text.extend(['$', '{', char, '}']),
+                plain => text.push(plain),
+            }
+            text
+        });
+        Some(format!("{arn}/{escaped}"))
+    }
+
+    fn document(
+        &self,
+        prefixes: &[&str],
+        unlisted: &[String],
+        more: Option<&serde_json::Value>,
     ) -> String {
         let runs = &self.runs;
-        let objects: Vec<_> =
-            prefixes.iter().map(|prefix| format!("{runs}/{prefix}*")).chain(unlisted).collect();
+        let objects: Vec<_> = prefixes
+            .iter()
+            .map(|prefix| format!("{runs}/{prefix}*"))
+            .chain(unlisted.iter().cloned())
+            .collect();
         let listed: Vec<_> = prefixes.iter().map(|prefix| format!("{prefix}*")).collect();
         let mut statements =
             vec![json!({"Effect": "Allow", "Action": "s3:GetObject", "Resource": objects})];
-        statements.extend(more);
+        statements.extend(more.cloned());
         statements.push(json!({
             "Effect": "Allow",
             "Action": "s3:ListBucket",
@@ -174,6 +241,17 @@ impl Policy {
                 "Resource": resources,
             }));
         }
-        json!({"Version": "2012-10-17", "Statement": statements}).to_string()
+        let policy = json!({"Version": "2012-10-17", "Statement": statements}).to_string();
+        // STS takes no characters beyond U+00FF; JSON has another way to write them.
+        let mut plain = String::with_capacity(policy.len());
+        for char in policy.chars() {
+            if char.is_ascii() {
+                plain.push(char);
+            } else {
+                let units = char.encode_utf16(&mut [0; 2]).to_vec();
+                plain.extend(units.iter().map(|unit| format!("\\u{unit:04x}")));
+            }
+        }
+        plain
     }
 }

@@ -3,14 +3,18 @@
 #[path = "../../collect/tests/support/mod.rs"]
 mod support;
 
+use serde_json::json;
 use stepwes_core::{
     RunEvent, RunState,
     step::error_type,
     task::{RefusedReason, ReportAction, ReportRequest, ReportResponse},
     token::AttemptToken,
+    trigger::TRIGGERED_BY,
 };
 use stepwes_report::{Settings, State, handle};
-use support::{BUCKET, ROLE, SAMPLE_RUN, SAMPLE_TASK, TABLE, World, event, event_json};
+use support::{
+    BUCKET, ROLE, SAMPLE_RUN, SAMPLE_TASK, TABLE, World, event, event_json, new_run, sample_run,
+};
 
 const OTHER_TASK: &str = "arn:aws:ecs:eu-central-1:123456789012:task/stepwes/other";
 
@@ -21,6 +25,7 @@ fn function(world: &World) -> State {
         data_role_arn: ROLE.to_owned(),
         input_buckets: vec!["reference-data".to_owned()],
         output_buckets: vec!["lab-results".to_owned()],
+        trigger_buckets: vec!["incoming".to_owned(), BUCKET.to_owned()],
     };
     State::new(settings, &world.aws).expect("safe settings")
 }
@@ -123,6 +128,24 @@ async fn the_engine_gets_credentials_that_only_read() {
     assert!(policy.contains(&format!("arn:aws:s3:::{BUCKET}/requests/{SAMPLE_RUN}/*")));
     assert!(policy.contains("arn:aws:s3:::reference-data/*"));
     assert!(!policy.contains("Put") && !policy.contains("/work/") && !policy.contains("/outputs/"));
+}
+
+#[tokio::test]
+async fn task_and_engine_read_the_objects_that_started_their_run() {
+    let world = World::new().await;
+    let mut new = new_run(sample_run());
+    let objects = json!(["s3://incoming/a.gz", format!("s3://{BUCKET}/b.gz"), "s3://other/c.gz"]);
+    new.summary.tags.insert(TRIGGERED_BY.to_owned(), objects.to_string());
+    world.store.create(new).await.expect("the table answers");
+    world.step(RunEvent::Initialize).await;
+    for action in ["claim", "credentials"] {
+        accepted(ask(&world, &sample(&world, action).await).await);
+        let policy = world.fake().assumed.remove(0).remove("Policy").expect("a policy");
+        for arn in ["incoming/a.gz".to_owned(), format!("{BUCKET}/b.gz")] {
+            assert!(policy.contains(&format!("\"arn:aws:s3:::{arn}\"")), "{action}: {policy}");
+        }
+        assert!(!policy.contains("c.gz"), "{action}: {policy}");
+    }
 }
 
 #[tokio::test]

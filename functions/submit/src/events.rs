@@ -28,7 +28,7 @@ use stepwes_core::{
     caller_token::check_owner,
     keys,
     request_file::{self, RequestFile},
-    trigger::{MAX_BYTES, Match, Trigger, attachments_prefix, name_of_file},
+    trigger::{MAX_BYTES, Match, TRIGGERED_BY, Trigger, attachments_prefix, name_of_file},
 };
 
 use crate::{
@@ -347,7 +347,8 @@ async fn run_of_set(
     versions: &[String],
 ) -> Result<Set, EventFailure> {
     let owner = owner_of_trigger(state, trigger)?;
-    let RequestFile { request, attachments } = trigger.request(set)?;
+    let RequestFile { mut request, attachments } = trigger.request(set)?;
+    request.tags.insert(TRIGGERED_BY.to_owned(), trigger.tag(set));
     let attachments = fetch(state, &attachments_prefix(&trigger.name), attachments).await?;
     let key = IdempotencyKey::of_event(&trigger.run_key(set, versions));
     match submit(state, &owner, Some(key), request, attachments, invocation_trace()).await {

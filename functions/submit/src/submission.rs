@@ -29,6 +29,7 @@ use stepwes_core::{
     request::{Attachment, RunRequest, StoredRequest},
     resources::Resources,
     run::Place,
+    trigger::TRIGGERED_BY,
 };
 use stepwes_store::{
     Created, Idempotency, IdempotentRun, NewRun, StoreError, log_state_change, schema::ENQUEUE,
@@ -164,8 +165,9 @@ pub(crate) fn check_limits(
             limits.max_url_bytes
         )));
     }
-    let tag_bytes: usize = request.tags.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if request.tags.len() > limits.max_tags || tag_bytes > limits.max_tag_bytes {
+    let tags = request.tags.iter().filter(|(name, _)| *name != TRIGGERED_BY);
+    let tag_bytes: usize = tags.clone().map(|(name, value)| name.len() + value.len()).sum();
+    if tags.count() > limits.max_tags || tag_bytes > limits.max_tag_bytes {
         return Err(ApiError::PayloadTooLarge(format!(
             "tags: at most {} tags with {} bytes in all; put more into workflow_params",
             limits.max_tags, limits.max_tag_bytes

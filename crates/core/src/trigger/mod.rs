@@ -32,9 +32,13 @@ pub use pattern::{Parts, Pattern, PatternError};
 
 use crate::{
     attachment::AttachmentName, caller_token::check_owner, error::ApiError, keys,
-    request::WorkflowUrl, request_file::RequestFile,
+    request::WorkflowUrl, request_file::RequestFile, run::Run,
 };
 use pattern::{Split, is_name, split};
+
+/// The tag that names the objects that started a run: a JSON list of `s3://` URLs. Requests cannot
+/// set it.
+pub const TRIGGERED_BY: &str = "stepwes.triggered_by";
 
 /// The largest file of a trigger, in bytes.
 pub const MAX_BYTES: u64 = 64 * 1024;
@@ -345,6 +349,13 @@ impl Trigger {
         found
     }
 
+    /// The value of [`TRIGGERED_BY`] for the run of a set of objects.
+    #[must_use]
+    pub fn tag(&self, set: &Match) -> String {
+        let urls = set.objects.iter().map(|object| format!("s3://{}/{}", self.bucket, object.key));
+        json!(urls.collect::<Vec<_>>()).to_string()
+    }
+
     fn objects_of(&self, parts: Parts) -> Match {
         let objects = self
             .patterns
@@ -392,6 +403,17 @@ impl Trigger {
         let identity = json!([self.name, self.bucket, set.parts, objects]);
         hex::encode(Sha256::digest(identity.to_string()))
     }
+}
+
+/// Bucket and key of each object that started the run. The tag is the service's: submit writes it
+/// for the run of a trigger, and takes it from nobody.
+#[must_use]
+pub fn triggered_by(run: &Run) -> Vec<(String, String)> {
+    let urls = run.summary.tags.get(TRIGGERED_BY);
+    let urls: Vec<String> =
+        urls.and_then(|urls| serde_json::from_str(urls).ok()).unwrap_or_default();
+    let places = urls.iter().filter_map(|url| url.strip_prefix("s3://")?.split_once('/'));
+    places.map(|(bucket, key)| (bucket.to_owned(), key.to_owned())).collect()
 }
 
 fn sorted(pattern: &Pattern) -> Vec<&str> {

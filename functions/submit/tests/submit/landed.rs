@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use futures::future::join_all;
 use serde_json::{Value, json};
 use stepwes_cloud::http::Callers;
-use stepwes_core::{RunId, keys};
+use stepwes_core::{RunId, keys, trigger::triggered_by};
 use stepwes_submit::{
     EventFailure, Settings, State,
     events::{Outcome, handle},
@@ -119,6 +119,8 @@ async fn a_dropped_request_makes_one_run_of_its_folders_owner() {
     let stored: Value = serde_json::from_slice(&world.object(&keys::request(id))).expect("JSON");
     assert_eq!(stored["request"]["workflow_params"]["message"], "hello");
     assert_eq!(world.starts(), [(id.to_string(), json!({"run_id": id.to_string()}))]);
+
+    assert!(run.summary.tags.is_empty());
 
     // S3 tells of it again, even under another id, and all at once.
     let mut again = sample("run-request");
@@ -272,13 +274,29 @@ async fn a_pair_makes_one_run_whichever_comes_first_and_however_often_it_is_told
             json!(["s3://lab-data/fastq/s1_R1.fastq.gz", "s3://lab-data/fastq/s1_R2.fastq.gz"])
         );
         assert_eq!(world.object(&keys::attachment(id, "align.cwl")), TOOL);
+        let run = world.store.get(id).await.expect("a table").expect("the run");
+        let objects = ["fastq/s1_R1.fastq.gz", "fastq/s1_R2.fastq.gz"];
+        let objects = objects.map(|key| ("lab-data".to_owned(), key.to_owned()));
+        assert_eq!(triggered_by(&run), objects);
 
         // One of them written again: another run, of the new pair.
         world.put(R1, "reads");
-        let again = run(&state, sample("r1")).await;
+        let again = self::run(&state, sample("r1")).await;
         assert_ne!(again, id);
-        assert_eq!(run(&state, sample("r2")).await, again);
+        assert_eq!(self::run(&state, sample("r2")).await, again);
     }
+}
+
+#[tokio::test]
+async fn the_services_own_tag_counts_for_no_limit() {
+    let (world, _) = with_pair().await;
+    let limits = stepwes_submit::Limits { max_tags: 1, max_tag_bytes: 8, ..Default::default() };
+    let state = state(&world, Settings { limits, ..settings() });
+    world.put(R1, "reads");
+    world.put(R2, "reads");
+    let id = run(&state, sample("r1")).await;
+    let run = world.store.get(id).await.expect("a table").expect("the run");
+    assert_eq!(run.summary.tags.len(), 2, "{:?}", run.summary.tags);
 }
 
 #[tokio::test]

@@ -1,11 +1,12 @@
 //! A run that goes on from what another one has saved.
 
 use axum::{Router, body::Body};
-use serde_json::Value;
+use serde_json::{Value, json};
 use stepwes_core::{
     Run, RunEvent, RunState, keys,
     request::{Attachment, RunRequest, StoredRequest},
     saved::{RESUMED_FROM, ResumedFrom},
+    trigger::TRIGGERED_BY,
 };
 use stepwes_store::{Change, Created, NewRun};
 
@@ -27,7 +28,7 @@ async fn resume(router: &Router, owner: &str, run_id: &str, key: Option<&str>) -
 /// A run by that engine, its request and attachment stored.
 async fn queued(world: &World, engine: (&str, &str)) -> Run {
     let (workflow_type, name) = engine;
-    let asked = serde_json::json!({
+    let asked = json!({
         "workflow_type": workflow_type, "workflow_type_version": "1.0",
         "workflow_url": "tools/a%20&%20b.wdl", "workflow_params": {"n": 1},
         "workflow_engine_parameters": {"stepwes.memory": "2 GiB"}, "tags": {"project": "x"},
@@ -185,15 +186,19 @@ async fn what_fails_on_the_way_leaves_nothing_but_the_run_that_was_there() {
 }
 
 #[tokio::test]
-async fn the_tag_is_the_service_s_own() {
+async fn tags_that_give_rights_are_the_services_own() {
     let world = World::new().await;
-    let tags = format!(r#"{{"{RESUMED_FROM}": "{}"}}"#, run_id(1));
-    let form = Form::good().field("tags", &tags);
-    let answer = crate::post(&routes(&world), crate::MULTIPART, form.end()).await;
-    assert_eq!(answer.status, 400);
-    let told: Value = answer.json();
-    assert!(told["msg"].to_string().contains("resume"), "{told}");
-    assert!(world.keys().is_empty());
+    for (tag, value, says) in [
+        (RESUMED_FROM, run_id(1).to_string(), "resume"),
+        (TRIGGERED_BY, json!(["s3://bucket/x"]).to_string(), "a trigger starts"),
+    ] {
+        let form = Form::good().field("tags", &json!({tag: value}).to_string());
+        let answer = crate::post(&routes(&world), crate::MULTIPART, form.end()).await;
+        assert_eq!(answer.status, 400);
+        let told: Value = answer.json();
+        assert!(told["msg"].to_string().contains(says), "{told}");
+        assert!(world.keys().is_empty());
+    }
 }
 
 #[tokio::test]
