@@ -69,7 +69,8 @@ class Web:
                 if name.endswith("/access/1"):
                     body = {"url": f"{web.url}/broken?signature=secret", "headers": ["X-Token: secret"]}
                 elif name == "bundle":
-                    body = {"contents": [{"name": "a"}]}
+                    inner = {"name": "in ner", "contents": [{"name": "b.txt", "id": "reads"}]}
+                    body = {"name": "set", "contents": [{"name": "a.txt", "id": "reads"}, inner]}
                 else:
                     body = {"name": "reads.txt", "size": len(TEXT), "checksums": sums,
                             "access_methods": [{"type": "https", "access_id": "1"}]}
@@ -204,8 +205,19 @@ def test_drs_objects_are_found_fetched_and_checked(strict):
     assert output(service, one(service, f"{drs}/reads")) == sha1(TEXT)
     wrong = reason(one(service, f"{drs}/wrong"))
     assert "sha-256" in wrong and "secret" not in wrong
-    assert "bundle" in reason(one(service, f"{drs}/bundle"))
+    assert "a bundle of 2, not a file" in reason(one(service, f"{drs}/bundle"))
     assert "compact" in reason(one(service, "drs://dg.4503:abc"))
+
+
+def test_a_bundle_of_drs_objects_is_a_directory(strict):
+    service, web = strict
+    tool = ONE.replace(b"type: File", b"type: Directory").replace(b"baseCommand: sha1sum", b"baseCommand: [find, -L]")
+    params = json.dumps({"f": {"class": "Directory", "location": web.url.replace("https://", "drs://") + "/bundle"}})
+    log = service.ended(service.run("sum.cwl", [("sum.cwl", tool)], workflow_params=params))
+    assert log["state"] == "COMPLETE", log
+    listing = service.get(f"/runs/{log['run_id']}/outputs").json()["outputs"]
+    found = sorted(service.requests_get(listing[0]["url"]).decode().splitlines())
+    assert [path.rpartition("/set")[2] for path in found] == ["", "/a.txt", "/in ner", "/in ner/b.txt"]
 
 
 WDL = b"""version 1.0

@@ -3,11 +3,11 @@
 
 use std::{fs::File, io, path::Path};
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use md5::Md5;
 use percent_encoding::percent_decode_str;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
-use serde_json::Value;
 use sha1::{Digest, Sha1};
 use sha2::{Sha256, Sha512};
 use url::Url;
@@ -41,7 +41,28 @@ struct Description {
     #[serde(default)]
     access_methods: Option<Vec<Method>>,
     #[serde(default)]
-    contents: Option<Vec<Value>>,
+    contents: Option<Vec<Content>>,
+}
+
+/// What a bundle holds, as it tells it (`ContentsObject`): a file or another bundle.
+#[derive(Debug, Deserialize)]
+struct Content {
+    name: String,
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    drs_uri: Option<Vec<String>>,
+    #[serde(default)]
+    contents: Option<Vec<Content>>,
+}
+
+/// The files of a bundle, and of those in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Bundle {
+    /// Its name, when it has one.
+    pub(crate) name: Option<String>,
+    /// Each by its path in the bundle.
+    pub(crate) files: Vec<(String, Object)>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -78,6 +99,12 @@ impl std::fmt::Debug for AccessUrl {
 /// The kinds of access that are used, the one that needs no rights first.
 const KINDS: [&str; 3] = ["https", "http", "s3"];
 
+/// How deep bundles may lie in each other.
+const MAX_DEPTH: usize = 32;
+
+/// How many objects of a bundle are asked for at once.
+const AT_ONCE: usize = 8;
+
 /// Asks the server that a `drs://` URL names for the object.
 ///
 /// # Errors
@@ -87,23 +114,130 @@ pub(crate) async fn resolve(fetcher: &Fetcher, url: &Url) -> Result<Object, Unfe
 }
 
 async fn resolve_over(fetcher: &Fetcher, url: &Url, scheme: &str) -> Result<Object, Unfetched> {
-    let refused = |text: String| Unfetched::Refused(text);
-    let place = place(url, scheme).ok_or_else(|| {
-        refused(
-            "it must be drs://host/id; compact ids (drs://prefix:accession) are not looked up"
-                .to_owned(),
-        )
-    })?;
-    let described = fetcher.json(&place).await?;
-    let Description { name, size, checksums, access_methods, contents } =
-        serde_json::from_value(described)
-            .map_err(|error| refused(format!("the server's answer is no DRS object: {error}")))?;
-    if let Some(contents) = contents.filter(|contents| !contents.is_empty()) {
-        return Err(refused(format!(
-            "it is a bundle of {}, not a file; name the files in it one by one",
+    let place = place(url, scheme).ok_or_else(no_place)?;
+    let mut described = describe(fetcher, &place).await?;
+    match described.contents() {
+        Some(contents) => Err(refused(format!(
+            "it is a bundle of {}, not a file; a Directory takes it whole",
             contents.len()
-        )));
+        ))),
+        None => object(place, described),
     }
+}
+
+/// Asks for a bundle, and for everything in it: `most` files at most.
+///
+/// # Errors
+/// [`Unfetched`]: also for what is a single file, and for names that are none.
+pub(crate) async fn bundle(fetcher: &Fetcher, url: &Url, most: usize) -> Result<Bundle, Unfetched> {
+    bundle_over(fetcher, url, most, "https").await
+}
+
+async fn bundle_over(
+    fetcher: &Fetcher,
+    url: &Url,
+    most: usize,
+    scheme: &str,
+) -> Result<Bundle, Unfetched> {
+    let place = place(url, scheme).ok_or_else(no_place)?;
+    let mut described = describe(fetcher, &place).await?;
+    let contents = described.contents();
+    let contents = contents
+        .ok_or_else(|| refused("it is a file, not a bundle; name it as a File".to_owned()))?;
+    let mut files = Vec::new();
+    let mut bundles = vec![(String::new(), place, contents)];
+    for _ in 0..MAX_DEPTH {
+        let mut named = Vec::new();
+        while let Some((above, server, contents)) = bundles.pop() {
+            for content in contents {
+                let path = content.path(&above)?;
+                match content.contents.filter(|inner| !inner.is_empty()) {
+                    Some(inner) => bundles.push((format!("{path}/"), server.clone(), inner)),
+                    None => {
+                        let told = content.id.as_deref().and_then(|id| beside(&server, id));
+                        let uris = content.drs_uri.into_iter().flatten();
+                        let mut uris = uris.filter_map(|uri| {
+                            let uri = Url::parse(&uri).ok().filter(|uri| uri.scheme() == "drs")?;
+                            self::place(&uri, scheme)
+                        });
+                        let place = told.or_else(|| uris.next()).ok_or_else(|| {
+                            refused(format!("{path:?} in the bundle has neither id nor drs_uri"))
+                        })?;
+                        named.push((path, place));
+                    }
+                }
+            }
+            if files.len() + named.len() > most {
+                return Err(refused(format!("it is a bundle of more than {most} files")));
+            }
+        }
+        let descriptions = stream::iter(named).map(async |(path, place)| {
+            let described =
+                describe(fetcher, &place).await.map_err(|error| within(&path, error))?;
+            Ok::<_, Unfetched>((path, place, described))
+        });
+        let descriptions = descriptions.buffer_unordered(AT_ONCE).try_collect::<Vec<_>>().await?;
+        for (path, place, mut described) in descriptions {
+            match described.contents() {
+                Some(inner) => bundles.push((format!("{path}/"), place, inner)),
+                None => {
+                    let object = object(place, described).map_err(|error| within(&path, error))?;
+                    files.push((path, object));
+                }
+            }
+        }
+        if bundles.is_empty() {
+            return Ok(Bundle { name: described.name, files });
+        }
+    }
+    Err(refused(format!("it is a bundle of bundles, more than {MAX_DEPTH} deep")))
+}
+
+fn refused(text: String) -> Unfetched {
+    Unfetched::Refused(text)
+}
+
+fn no_place() -> Unfetched {
+    let text = "it must be drs://host/id; compact ids (drs://prefix:accession) are not looked up";
+    refused(text.to_owned())
+}
+
+/// What went wrong with something in a bundle.
+fn within(path: &str, error: Unfetched) -> Unfetched {
+    let at = |text: String| format!("{path:?} in the bundle: {text}");
+    match error {
+        Unfetched::Missing(text) => Unfetched::Missing(at(text)),
+        Unfetched::Refused(text) => Unfetched::Refused(at(text)),
+        other => other,
+    }
+}
+
+async fn describe(fetcher: &Fetcher, place: &Url) -> Result<Description, Unfetched> {
+    serde_json::from_value(fetcher.json(place).await?)
+        .map_err(|error| refused(format!("the server's answer is no DRS object: {error}")))
+}
+
+impl Description {
+    /// Takes out what it holds, when it is a bundle.
+    fn contents(&mut self) -> Option<Vec<Content>> {
+        self.contents.take().filter(|contents| !contents.is_empty())
+    }
+}
+
+impl Content {
+    /// Its path in the bundle that was asked for; `above` is empty or ends in a slash.
+    fn path(&self, above: &str) -> Result<String, Unfetched> {
+        let name = &self.name;
+        if matches!(name.as_str(), "" | "." | "..") || name.contains(['/', '\0']) {
+            return Err(refused(format!("{name:?} in the bundle is no name for a file")));
+        }
+        Ok(format!("{above}{name}"))
+    }
+}
+
+/// The file that a description describes.
+fn object(place: Url, described: Description) -> Result<Object, Unfetched> {
+    let Description { name, size, checksums, access_methods, contents: _ } = described;
     let offered = access_methods.unwrap_or_default();
     let kinds: Vec<_> = offered.iter().map(|method| method.kind.clone()).collect();
     let rank = |method: &Method| KINDS.iter().position(|kind| *kind == method.kind);
@@ -114,6 +248,13 @@ async fn resolve_over(fetcher: &Fetcher, url: &Url, scheme: &str) -> Result<Obje
         return Err(refused(format!("the server offers {kinds}; supported: {}", KINDS.join(", "))));
     }
     Ok(Object { place, name, size, checksums, methods })
+}
+
+/// Where another object of the same server is described.
+fn beside(place: &Url, id: &str) -> Option<Url> {
+    let mut place = place.clone();
+    place.path_segments_mut().ok()?.pop().push(id);
+    Some(place)
 }
 
 /// Where a `drs://` URL's object is described (DRS 1.2, "Hostname-based DRS URIs").
@@ -290,7 +431,7 @@ mod tests {
         response::IntoResponse as _,
         routing::get,
     };
-    use serde_json::json;
+    use serde_json::{Value, json};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -316,6 +457,7 @@ mod tests {
                         return StatusCode::NOT_FOUND.into_response();
                     }
                     let text = object.to_string().replace("HERE", &format!("http://{base}"));
+                    let text = text.replace("DRS", &format!("drs://{base}"));
                     object = serde_json::from_str(&text).expect("JSON");
                     axum::Json(object).into_response()
                 })
@@ -341,12 +483,16 @@ mod tests {
         address
     }
 
-    async fn get_object(address: &str, id: &str) -> Result<Vec<u8>, Unfetched> {
+    fn fetcher() -> Fetcher {
         let hosts = Hosts::allowing("127.0.0.1").expect("hosts");
         let limits =
             Limits { fetch_tries: 1, fetch_pause: std::time::Duration::ZERO, ..Limits::default() };
         let sources = Sources { hosts, ..Sources::default() };
-        let fetcher = Fetcher::new(sources, Bucket::at("http://127.0.0.1:9"), limits);
+        Fetcher::new(sources, Bucket::at("http://127.0.0.1:9"), limits)
+    }
+
+    async fn get_object(address: &str, id: &str) -> Result<Vec<u8>, Unfetched> {
+        let fetcher = fetcher();
         let url = Url::parse(&format!("drs://{address}/{id}")).expect("a URL");
         let object = resolve_over(&fetcher, &url, "http").await?;
         let file = tempfile::NamedTempFile::new().expect("a file");
@@ -390,7 +536,16 @@ mod tests {
             "file" => json!({"access_methods": [
                 {"type": "https", "access_url": {"url": "file:///etc/passwd"}},
             ]}),
-            "bundle" => json!({"contents": [{"name": "a"}, {"name": "b"}]}),
+            "bundle" => json!({"name": "set", "contents": [
+                {"name": "a.txt", "id": "plain"},
+                {"name": "in line", "contents": [{"name": "b.txt", "id": "a/b c"}]},
+                {"name": "inner", "id": "inner"},
+            ]}),
+            "inner" => json!({"contents": [{"name": "c.txt", "drs_uri": ["gs://x", "DRS/plain"]}]}),
+            "itself" => json!({"contents": [{"name": "again", "id": "itself"}]}),
+            "broken" => json!({"contents": [{"name": "x", "id": "gone"}]}),
+            "nowhere" => json!({"contents": [{"name": "x"}]}),
+            "escaping" => json!({"contents": [{"name": "../x", "id": "plain"}]}),
             "elsewhere" => json!({"access_methods": [{"type": "globus", "access_id": "1"}]}),
             "none" => json!({"size": 5}),
             "odd" => json!({"access_methods": 3}),
@@ -414,7 +569,7 @@ mod tests {
             ("other%20size", "5 bytes, and 6"),
             ("inside", "a link-local address"),
             ("file", "neither https nor s3"),
-            ("bundle", "a bundle of 2"),
+            ("bundle", "a bundle of 3"),
             ("elsewhere", "offers globus"),
             ("none", "offers nothing"),
             ("odd", "no DRS object"),
@@ -423,6 +578,38 @@ mod tests {
             let told = told(get_object(&address, id).await);
             assert!(told.contains(why), "{id}: {told}");
             assert!(!told.contains("secret"), "{told}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bundle_is_known_with_all_that_is_in_it() {
+        let address = serve(objects).await;
+        let fetcher = fetcher();
+        let bundle = async |id: &str, most| {
+            let url = Url::parse(&format!("drs://{address}/{id}")).expect("a URL");
+            bundle_over(&fetcher, &url, most, "http").await
+        };
+        let whole = bundle("bundle", 3).await.expect("a bundle");
+        assert_eq!(whole.name.as_deref(), Some("set"));
+        let mut paths: Vec<_> = whole.files.iter().map(|(path, _)| path.as_str()).collect();
+        paths.sort_unstable();
+        assert_eq!(paths, ["a.txt", "in line/b.txt", "inner/c.txt"]);
+        let budget = Budget::new(1000, "too much".to_owned());
+        for (path, object) in &whole.files {
+            let file = tempfile::NamedTempFile::new().expect("a file");
+            object.fetch(&fetcher, file.path(), &budget).await.expect(path);
+            assert_eq!(std::fs::read(file.path()).expect("read"), TEXT.as_bytes(), "{path}");
+        }
+        for (id, most, why) in [
+            ("bundle", 2, "more than 2 files"),
+            ("plain", 9, "a file, not a bundle"),
+            ("itself", 9, "more than 32 deep"),
+            ("broken", 9, "\"x\" in the bundle: the server answered 404"),
+            ("nowhere", 9, "neither id nor drs_uri"),
+            ("escaping", 9, "no name"),
+        ] {
+            let told = told(bundle(id, most).await.map(|_| Vec::new()));
+            assert!(told.contains(why), "{id}: {told}");
         }
     }
 

@@ -18,7 +18,7 @@ use url::Url;
 
 use crate::{
     bundle,
-    drs::{self, Object},
+    drs::{self, Bundle, Object},
     error::Failure,
     fetch::{Budget, Fetcher, Unfetched, last_segment, shown},
     wdl_inputs::{Inputs, Type},
@@ -322,6 +322,7 @@ struct Want {
 struct Plan<'a> {
     root: &'a Path,
     objects: &'a HashMap<String, Object>,
+    bundles: &'a HashMap<String, Bundle>,
     listings: &'a HashMap<String, Vec<String>>,
     folders: HashMap<String, usize>,
     /// The URL that each place here is for.
@@ -340,10 +341,13 @@ impl Plan<'_> {
             Some(name) if is_name(&name) => name,
             Some(name) => return Err(format!("{name:?} is no name for a file")),
             None => {
-                let told = object.and_then(|object| {
-                    let name = object.name.as_deref()?.rsplit('/').next()?;
-                    Some(name.to_owned()).filter(|name| is_name(name))
-                });
+                let bundle = self.bundles.get(&source);
+                let told = object
+                    .and_then(|object| object.name.as_deref())
+                    .or_else(|| bundle.and_then(|bundle| bundle.name.as_deref()))
+                    .and_then(|name| name.rsplit('/').next())
+                    .filter(|name| is_name(name))
+                    .map(str::to_owned);
                 let url = if is_folder { without_slash(&url) } else { url.clone() };
                 told.or_else(|| object.and_then(Object::name_of_access))
                     .or_else(|| last_segment(&url))
@@ -386,14 +390,19 @@ impl Plan<'_> {
     }
 
     fn add_folder(&mut self, url: &Url, path: &Path) -> Result<(), String> {
-        let listing = self.listings.get(url.as_str()).map(Vec::as_slice).unwrap_or_default();
-        let names: BTreeSet<_> = listing.iter().map(String::as_str).collect();
-        for name in &names {
-            bundle::relative(name).map_err(|what| format!("{}: {name:?} {what}", shown(url)))?;
-            let is_file_above = |(at, _): (usize, &str)| names.contains(&name[..at]);
-            if name.contains("//") || name.match_indices('/').any(is_file_above) {
-                return Err(format!("{}: {name:?} cannot be a file here", shown(url)));
+        if let Some(bundle) = self.bundles.get(url.as_str()) {
+            let names: Vec<_> = bundle.files.iter().map(|(name, _)| name.as_str()).collect();
+            are_files(url, &names)?;
+            for (name, object) in &bundle.files {
+                let (url, object) = (url.clone(), Some(object.clone()));
+                self.want(Want { url, object, path: path.join(name), optional: false })?;
             }
+            return Ok(());
+        }
+        let listing = self.listings.get(url.as_str()).map(Vec::as_slice).unwrap_or_default();
+        let names: Vec<_> = listing.iter().map(String::as_str).collect();
+        are_files(url, &names)?;
+        for name in names {
             let encoded = utf8_percent_encode(name, PATH);
             let url = Url::parse(&format!("{}/{encoded}", without_slash(url)));
             let url = url.map_err(|error| format!("{name:?}: {error}"))?;
@@ -440,6 +449,22 @@ impl Plan<'_> {
     }
 }
 
+/// That these can be the paths of files in one folder, side by side.
+fn are_files(folder: &Url, names: &[&str]) -> Result<(), String> {
+    let all: BTreeSet<_> = names.iter().copied().collect();
+    for name in names {
+        bundle::relative(name).map_err(|what| format!("{}: {name:?} {what}", shown(folder)))?;
+        let is_file_above = |(at, _): (usize, &str)| all.contains(&name[..at]);
+        if name.contains("//") || name.match_indices('/').any(is_file_above) {
+            return Err(format!("{}: {name:?} cannot be a file here", shown(folder)));
+        }
+    }
+    if all.len() < names.len() {
+        return Err(format!("{}: two files there have one name", shown(folder)));
+    }
+    Ok(())
+}
+
 /// Whether a file can have that name.
 fn is_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '\0']) && name.len() <= 255
@@ -475,6 +500,7 @@ pub(crate) async fn stage(
     most: u64,
 ) -> Result<Map<String, Value>, Failure> {
     let mut ids = BTreeMap::new();
+    let mut bundles = BTreeMap::new();
     let mut folders = BTreeMap::new();
     let mut is_any = false;
     let mut look = |reference: Reference<'_>| {
@@ -484,9 +510,12 @@ pub(crate) async fn stage(
             ("s3", true) => {
                 folders.insert(url.to_string(), url);
             }
+            ("drs", true) => {
+                bundles.insert(url.to_string(), url);
+            }
             (scheme, true) => {
                 return Err(format!(
-                    "{}: a Directory cannot be listed by {scheme}; give it a listing of Files, or s3://",
+                    "{}: a Directory cannot be listed by {scheme}; give it a listing of Files, or s3:// or drs://",
                     shown(&url)
                 ));
             }
@@ -507,6 +536,11 @@ pub(crate) async fn stage(
         Ok::<_, Failure>((text, object))
     });
     let objects: HashMap<_, _> = objects.buffer_unordered(AT_ONCE).try_collect().await?;
+    let bundles = stream::iter(bundles).map(async |(text, url)| {
+        let bundle = drs::bundle(fetcher, &url, MAX_FILES).await;
+        Ok::<_, Failure>((text, bundle.map_err(|error| error.of(&what(&url)))?))
+    });
+    let bundles: HashMap<_, _> = bundles.buffer_unordered(AT_ONCE).try_collect().await?;
     let listings = stream::iter(folders).map(async |(text, url)| {
         let listing = fetcher.list(&url, MAX_FILES).await;
         Ok::<_, Failure>((text, listing.map_err(|error| error.of(&what(&url)))?))
@@ -515,6 +549,7 @@ pub(crate) async fn stage(
     let mut plan = Plan {
         root,
         objects: &objects,
+        bundles: &bundles,
         listings: &listings,
         folders: HashMap::new(),
         places: HashMap::new(),
