@@ -302,6 +302,13 @@ def test_serve_says_why_it_cannot_start(tmp_path, foreign):
     assert done.returncode == 1 and "stepwes token create" in done.stderr and "--auth none" in done.stderr
     done = subprocess.run([str(BIN), "serve", "--retention-days", "36501"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "--retention-days" in done.stderr
+    tokens = tmp_path / "tokens.json"
+    tokens.write_text('{"drs.example.org": "secret"}')
+    for rights, content, told in [(0o640, None, "chmod 600"), (0o600, '{"https://drs.example.org": "secret"}', "host alone"), (0o600, "secret", "JSON object")]:
+        tokens.write_text(content or tokens.read_text())
+        tokens.chmod(rights)
+        done = subprocess.run([str(BIN), "serve", "--drs-tokens", tokens], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and told in done.stderr and "secret" not in done.stderr, done.stderr
 
 
 def test_an_interrupt_at_the_question_ends_the_command_at_once(service, gate, tmp_path):

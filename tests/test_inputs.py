@@ -29,6 +29,9 @@ outputs: {sum: stdout}
 """
 
 
+DRS_TOKEN = "a-token-of-the-operators"
+
+
 class Web:
     """A server of files that breaks off, leads elsewhere, or lies."""
 
@@ -41,6 +44,7 @@ class Web:
                 web.asked.append((path, self.headers.get("Range")))
                 if path.startswith("/ga4gh/drs/v1/objects/"):
                     return self.drs(path.removeprefix("/ga4gh/drs/v1/objects/"))
+                assert "Authorization" not in self.headers, "a token is for descriptions"
                 if path == "/metadata":
                     self.send_response(302)
                     self.send_header("Location", "http://169.254.169.254/latest/meta-data/iam/security-credentials/")
@@ -65,6 +69,8 @@ class Web:
                 self.close_connection = True
 
             def drs(self, name):
+                if name.startswith("closed") and self.headers.get("Authorization") != f"Bearer {DRS_TOKEN}":
+                    return self.send_error(401)
                 sums = [{"type": "sha-256", "checksum": hashlib.sha256(TEXT if name != "wrong" else b"").hexdigest()}]
                 if name.endswith("/access/1"):
                     body = {"url": f"{web.url}/broken?signature=secret", "headers": ["X-Token: secret"]}
@@ -167,7 +173,10 @@ def strict(tmp_path_factory, serve_only, installed):  # noqa: F811
     authority.issue_cert("127.0.0.1").configure_cert(context)
     web = Web(context)
     path = os.pathsep.join([installed, os.environ["PATH"]])
-    options = ["--container", "none", "--input-bucket", "lab-data", "--max-input-mib", "1"]
+    tokens = folder / "drs-tokens.json"
+    tokens.write_text(json.dumps({web.url.removeprefix("https://"): DRS_TOKEN}))
+    tokens.chmod(0o600)
+    options = ["--container", "none", "--input-bucket", "lab-data", "--max-input-mib", "1", "--drs-tokens", str(tokens)]
     server = Server(folder / "state", *options, path=path)
     server.environment["SSL_CERT_FILE"] = str(folder / "ca.pem")
     server.start()
@@ -207,6 +216,16 @@ def test_drs_objects_are_found_fetched_and_checked(strict):
     assert "sha-256" in wrong and "secret" not in wrong
     assert "a bundle of 2, not a file" in reason(one(service, f"{drs}/bundle"))
     assert "compact" in reason(one(service, "drs://dg.4503:abc"))
+
+
+def test_a_drs_server_is_shown_its_token_and_nobody_else_is(strict):
+    service, web = strict
+    show = ONE.replace(b"baseCommand: sha1sum", b"baseCommand: [sh, -c, 'env; cat /proc/$PPID/environ; cat \"$0\"']")
+    log = one(service, web.url.replace("https://", "drs://") + "/closed", show)
+    assert log["state"] == "COMPLETE", log
+    folder = service.server.folder
+    found = [path for path in folder.rglob("*") if path.is_file() and DRS_TOKEN.encode() in path.read_bytes()]
+    assert found == [] and DRS_TOKEN not in service.get(f"/runs/{log['run_id']}").text
 
 
 def test_a_bundle_of_drs_objects_is_a_directory(strict):

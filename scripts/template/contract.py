@@ -152,7 +152,7 @@ def variables(stack, sources):
 def engine_variables(stack, sources, constants):
     reads = sources.variables("engine", constants)
     container, = next(iter(stack.of_type("AWS::ECS::TaskDefinition").values()))["ContainerDefinitions"]
-    has = {item["Name"] for item in container["Environment"]}
+    has = {item["Name"] for item in container["Environment"] + container.get("Secrets", [])}
     # The SDK's own.
     assert "AWS_REGION" in has
     machine = json.loads((ROOT / "infra/run.asl.json").read_text())
@@ -164,6 +164,10 @@ def engine_variables(stack, sources, constants):
     # Only where containers run beside the engine's.
     on_instances = {"STEPWES_WORK_DIR"} if stack.conditions["OnInstances"] else set()
     optional = {"STEPWES_WORK_DIR"} - on_instances
+    # A secret, and no plain variable.
+    if "STEPWES_DRS_TOKENS" in {item["Name"] for item in container["Environment"]}:
+        yield "the tokens of DRS servers are shown to whoever may describe tasks"
+    optional |= set() if stack.conditions["HasDrsTokens"] else {"STEPWES_DRS_TOKENS"}
     yield from both("the engine task's environment", reads - set(NOT_IN_AWS) - optional, has - {"AWS_REGION"})
     return reads
 

@@ -51,6 +51,10 @@ PATTERNS = {
         ["ab", "Data", "data/", "data,", "a,b", "s3://data", "data, other", ",".join(["bucket"] * 17)],
     ),
     "UrlSchemes": ([("s3", {}), ("https, s3", {})], ["", "ftp", "s3,", "HTTP", "http s3"]),
+    "DrsTokensSecret": (
+        [("arn:aws-cn:secretsmanager:cn-north-1:111122223333:secret:a/b_c+d=e.f@g-AbCdEf", {}), ("", {})],
+        ["drs", "arn:aws:secretsmanager:us-east-1:1:secret:x", "arn:aws:ssm:us-east-1:111122223333:parameter/x", " "],
+    ),
     "AllowedHosts": (
         [("", {}), ("*.lab.example.org,data.example.org,10.1.0.0/16,fd00::1", {})],
         ["http://x", "a b", "a, b", "a,", "*", "*.", "a*.org", "10.0.0.0/", "10.0.0.0/1234"],

@@ -37,6 +37,7 @@ VARIANTS = {
         "TriggerBuckets": "lab-data,incoming", "Spot": "yes", "AdminGroup": "admins", "StateChangeTopic": "yes",
         "WebhookUrl": "https://example.org/wes", "WebhookSecret": "secret", "AlarmEmail": "ops@example.org",
         "PublicServiceInfo": "yes", "Architecture": "arm64", "RunDays": "400", "RunFiles": "remove",
+        "DrsTokensSecret": "arn:aws:secretsmanager:us-east-1:111122223333:secret:stepwes/drs-AbCdEf",
     },
     "instances, JWT": {
         "Compute": "ec2", "Spot": "yes", "AuthMode": "jwt", "JwtIssuer": "https://id.example.org", "JwtAudience": "wes,other",

@@ -126,6 +126,9 @@ pub(crate) struct EmbeddedArgs {
     /// given again
     #[arg(long = "input-bucket", value_name = "BUCKET", help_heading = "Embedded server")]
     pub(crate) input_buckets: Vec<String>,
+    /// A JSON file of DRS servers and the bearer tokens that they want, {"drs.example.org": "TOKEN"}
+    #[arg(long, value_name = "FILE", help_heading = "Embedded server")]
+    pub(crate) drs_tokens: Option<PathBuf>,
     /// A folder below which the workflow of a run may be a file:// URL; may be given again
     #[arg(long = "workflow-dir", value_name = "DIR", help_heading = "Embedded server")]
     pub(crate) workflow_dirs: Vec<PathBuf>,

@@ -5,6 +5,7 @@ pub mod attachment;
 pub mod caller_token;
 pub mod clock;
 pub mod destination;
+pub mod drs_tokens;
 pub mod endpoint;
 pub mod engines;
 pub mod error;

@@ -59,6 +59,9 @@ pub mod env {
     /// How much the task fetches of a run's inputs, in MiB (task definition); 102400 when it is not
     /// set.
     pub const MAX_INPUT_MIB: &str = "STEPWES_MAX_INPUT_MIB";
+    /// The bearer tokens of DRS servers (task definition), as [`crate::drs_tokens::DrsTokens`] reads
+    /// them; none when it is not set.
+    pub const DRS_TOKENS: &str = "STEPWES_DRS_TOKENS";
     /// Whether S3 is addressed by path: for endpoints that are not AWS's.
     pub const S3_PATH_STYLE: &str = "STEPWES_S3_PATH_STYLE";
 }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use stepwes_core::{RunId, task::env, token::AttemptToken};
+use stepwes_core::{RunId, drs_tokens::DrsTokens, task::env, token::AttemptToken};
 
 use crate::hosts::Hosts;
 
@@ -33,6 +33,8 @@ pub(crate) struct Sources {
     pub(crate) hosts: Hosts,
     /// The folders, as they really are, below which `file://` URLs may lead.
     pub(crate) file_roots: Vec<PathBuf>,
+    /// What DRS servers are shown.
+    pub(crate) drs_tokens: DrsTokens,
 }
 
 /// Times and sizes, with one default each.
@@ -149,6 +151,10 @@ impl Config {
             })?;
             file_roots.push(real);
         }
+        let drs_tokens = optional(env::DRS_TOKENS)
+            .map_or_else(|| Ok(DrsTokens::default()), |text| DrsTokens::parse(&text))
+            .map_err(|what| format!("{}: {what}", env::DRS_TOKENS))?;
+        let hosts = hosts.behind_proxies(&variable);
         Ok(Self {
             run_id: run_id.parse().map_err(|_| wrong(env::RUN_ID, &run_id, "a run id"))?,
             attempt: attempt
@@ -169,7 +175,7 @@ impl Config {
             },
             metadata_uri: required("ECS_CONTAINER_METADATA_URI_V4")?,
             limits,
-            sources: Sources { hosts: hosts.behind_proxies(&variable), file_roots },
+            sources: Sources { hosts, file_roots, drs_tokens },
         })
     }
 }
@@ -239,6 +245,13 @@ mod tests {
             let message = read(&wrong).expect_err(name);
             assert!(message.contains(name) && message.contains(value), "{message}");
         }
-        assert!(!format!("{:?}", read(&variables())).contains("secret"));
+        let mut variables = variables();
+        assert!(!format!("{:?}", read(&variables)).contains("secret"));
+        variables.insert(env::DRS_TOKENS, r#"{"drs.example.org": "secret"}"#);
+        let good = format!("{:?}", read(&variables).expect("complete"));
+        assert!(good.contains("drs.example.org") && !good.contains("secret"), "{good}");
+        variables.insert(env::DRS_TOKENS, "secret");
+        let message = read(&variables).expect_err("no JSON");
+        assert!(message.contains(env::DRS_TOKENS) && !message.contains("secret"), "{message}");
     }
 }

@@ -432,6 +432,7 @@ mod tests {
         routing::get,
     };
     use serde_json::{Value, json};
+    use stepwes_core::drs_tokens::DrsTokens;
     use tokio::net::TcpListener;
 
     use super::*;
@@ -451,7 +452,13 @@ mod tests {
         let base = address.clone();
         let router = Router::new()
             .route("/ga4gh/drs/v1/objects/{id}", {
-                get(move |Part(id): Part<String>| async move {
+                get(move |Part(id): Part<String>, headers: Heads| async move {
+                    if id == "closed" && headers.get("authorization").is_none() {
+                        return StatusCode::UNAUTHORIZED.into_response();
+                    }
+                    if let Some(sent) = headers.get("authorization") {
+                        assert_eq!(sent, "Bearer mine");
+                    }
                     let mut object = objects(&id);
                     if object.is_null() {
                         return StatusCode::NOT_FOUND.into_response();
@@ -478,16 +485,26 @@ mod tests {
                     if known { TEXT.into_response() } else { StatusCode::FORBIDDEN.into_response() }
                 }),
             )
-            .route("/data/{name}", get(|| async { TEXT }));
+            .route(
+                "/data/{name}",
+                get(|headers: Heads| async move {
+                    assert!(!headers.contains_key("authorization"), "it is not for files");
+                    TEXT
+                }),
+            );
         tokio::spawn(async move { axum::serve(listener, router).await });
         address
     }
 
     fn fetcher() -> Fetcher {
+        fetcher_showing(DrsTokens::default())
+    }
+
+    fn fetcher_showing(drs_tokens: DrsTokens) -> Fetcher {
         let hosts = Hosts::allowing("127.0.0.1").expect("hosts");
         let limits =
             Limits { fetch_tries: 1, fetch_pause: std::time::Duration::ZERO, ..Limits::default() };
-        let sources = Sources { hosts, ..Sources::default() };
+        let sources = Sources { hosts, drs_tokens, ..Sources::default() };
         Fetcher::new(sources, Bucket::at("http://127.0.0.1:9"), limits)
     }
 
@@ -541,6 +558,7 @@ mod tests {
                 {"name": "in line", "contents": [{"name": "b.txt", "id": "a/b c"}]},
                 {"name": "inner", "id": "inner"},
             ]}),
+            "closed" => json!({"size": 5, "access_methods": here}),
             "inner" => json!({"contents": [{"name": "c.txt", "drs_uri": ["gs://x", "DRS/plain"]}]}),
             "itself" => json!({"contents": [{"name": "again", "id": "itself"}]}),
             "broken" => json!({"contents": [{"name": "x", "id": "gone"}]}),
@@ -579,6 +597,23 @@ mod tests {
             assert!(told.contains(why), "{id}: {told}");
             assert!(!told.contains("secret"), "{told}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_is_shown_the_token_that_is_for_it_and_no_other_server_is() {
+        let (address, other) = (serve(objects).await, serve(objects).await);
+        let told = told(get_object(&address, "closed").await);
+        assert!(told.contains("401"), "{told}");
+        let showing = async |server: &str| {
+            let tokens = json!({ server: "mine" }).to_string();
+            let fetcher = fetcher_showing(DrsTokens::parse(&tokens).expect("a token"));
+            let url = Url::parse(&format!("drs://{address}/closed")).expect("a URL");
+            let object = resolve_over(&fetcher, &url, "http").await?;
+            let file = tempfile::NamedTempFile::new().expect("a file");
+            object.fetch(&fetcher, file.path(), &Budget::new(1000, String::new())).await
+        };
+        showing(&address).await.expect("fetched");
+        assert!(showing(&other).await.is_err());
     }
 
     #[tokio::test]

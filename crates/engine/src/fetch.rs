@@ -13,8 +13,8 @@ use percent_encoding::percent_decode_str;
 use reqwest::{
     Client, Response, StatusCode,
     header::{
-        ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED,
-        RANGE, RETRY_AFTER,
+        ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE,
+        LAST_MODIFIED, RANGE, RETRY_AFTER,
     },
     redirect,
 };
@@ -447,7 +447,7 @@ impl Fetcher {
         }
     }
 
-    /// What a service says at `url`.
+    /// What a DRS server says at `url`; it is shown its token, if it has one.
     ///
     /// # Errors
     /// [`Unfetched`], also when it is no JSON.
@@ -456,7 +456,14 @@ impl Fetcher {
     }
 
     async fn try_json(&self, url: &Url) -> Result<Value, Trouble> {
-        let mut answer = self.ask(url, HeaderMap::new()).await?;
+        // The client takes it off when it is led to another server.
+        let token = self.sources.drs_tokens.of(url);
+        let header = token.and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok());
+        let headers = header.map(|mut header| {
+            header.set_sensitive(true);
+            HeaderMap::from_iter([(AUTHORIZATION, header)])
+        });
+        let mut answer = self.ask(url, headers.unwrap_or_default()).await?;
         let mut body = Vec::new();
         while let Some(piece) = answer.chunk().await.map_err(|error| self.network(error))? {
             body.extend_from_slice(&piece);

@@ -3,7 +3,7 @@
 use std::{io, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use stepwes_cloud::http::Callers;
-use stepwes_core::destination::Destinations;
+use stepwes_core::{destination::Destinations, drs_tokens::DrsTokens};
 use thiserror::Error;
 
 use crate::{
@@ -68,6 +68,8 @@ pub struct ServeOptions {
     pub reconcile_interval: Duration,
     /// How long a run may be without a sign of life before it is looked after.
     pub reconcile_grace: Duration,
+    /// What DRS servers are shown.
+    pub drs_tokens: DrsTokens,
     /// How many days runs that have ended are kept with their files, and why requests were refused;
     /// 0 for ever.
     pub retention_days: u32,
@@ -110,6 +112,7 @@ impl Default for ServeOptions {
             stop_grace: Duration::from_secs(20),
             reconcile_interval: Duration::from_secs(15),
             reconcile_grace: Duration::from_secs(10),
+            drs_tokens: DrsTokens::default(),
             retention_days: 0,
             destinations: Destinations::default(),
             max_request_bytes: 256 << 20,

@@ -636,6 +636,9 @@ fn task_environment(
     // The folders have been found to be there, and none has a colon in it.
     set(env::FILE_ROOTS, std::env::join_paths(&options.workflow_dirs).unwrap_or_default());
     set(env::MAX_INPUT_MIB, options.max_input_mib.to_string().into());
+    if !options.drs_tokens.is_empty() {
+        set(env::DRS_TOKENS, options.drs_tokens.reveal().into());
+    }
     set(env::STOP_GRACE, options.stop_grace.as_secs().to_string().into());
     set(env::PATIENCE, TASKS_WAIT.as_secs().to_string().into());
     environment

@@ -3,6 +3,7 @@
 use std::{
     io::IsTerminal as _,
     num::NonZeroUsize,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, Mutex},
@@ -10,7 +11,10 @@ use std::{
 
 use anyhow::Context as _;
 use serde_json::json;
-use stepwes_core::destination::{Destination, Destinations, is_bucket_name};
+use stepwes_core::{
+    destination::{Destination, Destinations, is_bucket_name},
+    drs_tokens::DrsTokens,
+};
 use stepwes_local::{
     Auth, LeftRunning, ServeError, ServeOptions, Server, StateChangeReceiver, arn,
     faults::FaultPlan,
@@ -177,8 +181,23 @@ fn options(args: &EmbeddedArgs) -> anyhow::Result<ServeOptions> {
             .map(|dir| workflow_dir(dir))
             .collect::<anyhow::Result<_>>()?,
         max_input_mib: args.max_input_mib,
+        drs_tokens: args.drs_tokens.as_deref().map(drs_tokens).transpose()?.unwrap_or_default(),
         ..ServeOptions::default()
     })
+}
+
+/// The tokens in a file that nobody else can read.
+fn drs_tokens(file: &Path) -> anyhow::Result<DrsTokens> {
+    let cannot = || format!("--drs-tokens {} cannot be used", file.display());
+    let others = std::fs::metadata(file).with_context(cannot)?.permissions().mode() & 0o077;
+    if others != 0 {
+        return Err(hint(
+            format!("{}: others on this machine may read it", cannot()),
+            format!("chmod 600 {}", file.display()),
+        ));
+    }
+    let text = std::fs::read_to_string(file).with_context(cannot)?;
+    DrsTokens::parse(&text).map_err(|error| hint(cannot(), error.to_string()))
 }
 
 /// A folder as it really is.
