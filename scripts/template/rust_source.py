@@ -107,7 +107,7 @@ class Sources:
     """Every crate that may run in AWS, by its name."""
 
     # Types of ours that hold a client, by the names of fields that hold them.
-    HOLDERS = ("RunStore", "Objects", "Tasks", "Finisher", "Executions", "Queue", "Caller")
+    HOLDERS = ("RunStore", "Objects", "Tasks", "Finisher", "Executions", "Queue", "Admission", "Caller")
 
     def __init__(self):
         members = re.findall(r'"((?:crates|functions)/\w+)"', (ROOT / "Cargo.toml").read_text())
@@ -137,7 +137,7 @@ class Sources:
     def _fields(self, crate):
         """Fields and parameters of the crate by what of ours they hold."""
         holders = "|".join(self.HOLDERS)
-        pairs = re.findall(rf"\b(\w+): &?(?:mut )?(?:Option<)?({holders})\b", self.text[crate])
+        pairs = re.findall(rf"\b(\w+): &?(?:'\w+ )?(?:mut )?(?:Option<)?({holders})\b", self.text[crate])
         # Of a State of another crate's, as reconcile's own modules have it.
         return {name: owner for name, owner in pairs}
 

@@ -1,7 +1,7 @@
 //! Starting the runs that wait, where a service limits how many are at work.
 
 use stepwes_core::RunId;
-use stepwes_store::{RunStore, StoreError};
+use stepwes_store::{Admission, RunStore, StoreError};
 
 use crate::{executions, sdk::whole};
 
@@ -43,7 +43,7 @@ impl Queue {
         newest: Option<RunId>,
         most: usize,
     ) -> Result<Vec<RunId>, StoreError> {
-        let mut admission = store.admission(self.limit, newest);
+        let mut admission: Admission<'_> = store.admission(self.limit, newest);
         let mut started = Vec::new();
         while started.len() < most {
             let run_id = match admission.next().await {

@@ -3,7 +3,7 @@
 //! More than one run at a time is too much for the model of the whole service, and what a run does
 //! once it is started plays no part here. So this is a model of its own: several runs, each with an
 //! execution that starts it and ends it; invocations of submit and reconcile that look for those
-//! that wait, call by call as `RunStore::admit` makes them; clients that cancel. What an event comes
+//! that wait, call by call as the store's `Admission` makes them; clients that cancel. What an event comes
 //! to, the conditions, and what becomes of a run's place are the store's own
 //! ([`stepwes_store::rules`]). The index of those that wait may lag behind the table.
 
@@ -118,8 +118,6 @@ struct Look {
     newest: Option<u8>,
     /// Bits of runs that it has given a slot or cannot.
     seen: u8,
-    /// Bits of runs that it has yet to start.
-    admitted: u8,
     at: At,
 }
 
@@ -131,8 +129,8 @@ enum At {
     Waiting(Vec<u8>),
     /// It is about to give the first slot to the first run.
     Give(Vec<u8>, Vec<u8>),
-    /// It is about to start those that it gave a slot.
-    Start,
+    /// It is about to start the run that it gave a slot; then it goes on with the rest.
+    Start(u8, Vec<u8>, Vec<u8>),
 }
 
 /// A cancel that has read the run, and has not written it.
@@ -293,7 +291,7 @@ impl QueueWorld {
     }
 
     fn look(&mut self, newest: Option<u8>) {
-        self.looks.push(Look { newest, seen: 0, admitted: 0, at: At::Slots });
+        self.looks.push(Look { newest, seen: 0, at: At::Slots });
     }
 
     fn execution_step(&mut self, queue: &Queue, run: u8) {
@@ -313,9 +311,9 @@ impl QueueWorld {
         self.transition(queue, run, item, event);
     }
 
-    /// One call of [`stepwes_store::RunStore::admit`]'s, or one execution that is started.
+    /// One call of [`stepwes_store::Admission`]'s, or one execution that is started.
     fn go_on(&mut self, queue: &Queue, ix: usize) {
-        let Look { newest, mut seen, mut admitted, at } = self.looks.remove(ix);
+        let Look { newest, mut seen, at } = self.looks.remove(ix);
         let at = match at {
             At::Slots => {
                 let free: Vec<u8> = (0..)
@@ -323,7 +321,10 @@ impl QueueWorld {
                     .filter(|(_, of)| of.is_none())
                     .map(|(ix, _)| ix)
                     .collect();
-                if free.is_empty() { At::Start } else { At::Waiting(free) }
+                if free.is_empty() {
+                    return;
+                }
+                At::Waiting(free)
             }
             At::Waiting(free) => {
                 let mut waiting: Vec<u8> = if queue.bounds.lag {
@@ -336,7 +337,10 @@ impl QueueWorld {
                 }
                 waiting.extend(newest.filter(|newest| !waiting.contains(newest)));
                 waiting.retain(|run| seen & 1 << run == 0);
-                if waiting.is_empty() { At::Start } else { At::Give(free, waiting) }
+                if waiting.is_empty() {
+                    return;
+                }
+                At::Give(free, waiting)
             }
             At::Give(free, waiting) => match (free.split_first(), waiting.split_first()) {
                 (Some((slot, free)), Some((run, waiting))) => {
@@ -353,21 +357,18 @@ impl QueueWorld {
                         self.overtaken |= overtaken;
                         let slot = Place::Slot((*slot).into());
                         self.run(*run).item = Some(Item { place: Some(slot), ..item });
-                        admitted |= 1 << run;
                         seen |= 1 << run;
-                        At::Give(free.to_vec(), waiting.to_vec())
+                        At::Start(*run, free.to_vec(), waiting.to_vec())
                     }
                 }
                 _ => At::Slots,
             },
-            At::Start => {
-                let Some(run) = (0..8).find(|run| admitted & 1 << run != 0) else { return };
+            At::Start(run, free, waiting) => {
                 self.start(run);
-                admitted &= !(1 << run);
-                At::Start
+                At::Give(free, waiting)
             }
         };
-        self.looks.push(Look { newest, seen, admitted, at });
+        self.looks.push(Look { newest, seen, at });
     }
 }
 

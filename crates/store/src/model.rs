@@ -34,7 +34,7 @@ pub struct NewRun {
     pub idempotency: Option<Idempotency>,
     /// The trace that it belongs to.
     pub trace: Option<TraceParent>,
-    /// Whether it waits for a slot ([`crate::RunStore::admit`]), as runs do where their number is
+    /// Whether it waits for a slot ([`crate::RunStore::admission`]), as runs do where their number is
     /// limited. Its execution is not to be started before.
     pub waits: bool,
 }
