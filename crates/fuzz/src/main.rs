@@ -2,7 +2,6 @@
 //! and runs it (`scripts/fuzz`); without a target it prints their names.
 
 #![no_main]
-#![expect(unsafe_code, reason = "libFuzzer finds its targets by an unmangled name")]
 
 use std::sync::LazyLock;
 
