@@ -25,10 +25,13 @@ demo: .venv build ## Run a real CWL workflow through the whole service on this m
 	@cat "$(TARGET)/demo/report/report.md"
 
 ##@ Build
-.PHONY: build package
+.PHONY: build dist package
 build: ## Compile the commands stepwes and stepwes-engine
 	@echo "==> cargo build"
 	@$(CARGO) build --locked --package stepwes --package stepwes-engine
+
+dist: ## Compile them for use, into target/dist: twice, the second time by what a load showed to be hot
+	@scripts/dist
 
 # sam build compiles every function through cargo-lambda, in the one target folder.
 package: export SAM_CLI_TELEMETRY := 0
@@ -89,9 +92,8 @@ lint-template: .venv-package .venv-iac ## Check template.yaml: against CloudForm
 fuzz: ## Let libFuzzer look for inputs that break something, SECONDS=60 for each target
 	@scripts/fuzz $(or $(SECONDS),60)
 
-bench: .venv-test .venv-toil ## Measure: cold starts, and what else is in tests/bench
+bench: .venv-test .venv-toil dist ## Measure: cold starts, and what else is in tests/bench
 	@$(CARGO) build --locked --release --bins --example hello --example seed
-	@$(CARGO) build --locked --profile dist --package stepwes --package stepwes-engine
 	@for script in tests/bench/*.py; do \
 	  echo "==> $$script"; \
 	  PATH="$(CURDIR)/.venv-test/bin:$$PATH" STEPWES_TOIL="$(CURDIR)/.venv-toil" python "$$script"; \

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the service adds to a run of each engine: from POST to the engine's start, and from its end to COMPLETE.
 
-    cargo build --profile dist -p stepwes -p stepwes-engine && python3 tests/bench/engine_times.py [ROUNDS]
+    make dist && python3 tests/bench/engine_times.py [ROUNDS]
 
 The engines' starts and ends are those of the engine task's log; POST and COMPLETE are this script's, which asks for the
 state every five milliseconds. One run at a time, on loopback, without containers; with a sandbox and without one, where

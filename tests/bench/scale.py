@@ -7,7 +7,7 @@ The runs are written by the store's own code (crates/local/examples/seed.rs); a 
 gigabytes of disk. With --keep the tables are there the next time. The requests go to one `stepwes serve`
 for each, in turns; the engine is a stand-in, and waits.
 
-    cargo build --release -p stepwes-local --example seed && cargo build --profile dist -p stepwes -p stepwes-engine
+    cargo build --release -p stepwes-local --example seed && make dist
 """
 
 import argparse

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """stepwes beside Toil's WES server, with a stub engine that exits at once: requests a second, latencies, memory.
 
-    cargo build --profile dist -p stepwes -p stepwes-engine && STEPWES_TOIL=.venv-toil python3 tests/bench/servers.py
+    make dist && STEPWES_TOIL=.venv-toil python3 tests/bench/servers.py
 
 The load comes from a script for any WES server, which STEPWES_BENCH names (bench_wes.py of the material
 beside the project unless it is set); it uses wrk when that is installed. The servers run one after the
