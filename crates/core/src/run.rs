@@ -147,6 +147,34 @@ pub struct Run {
 }
 
 impl Run {
+    /// A run that is enqueued at `now`, of which no more is known.
+    #[must_use]
+    pub fn queued(run_id: RunId, owner: String, now: DateTime<Utc>) -> Self {
+        let Position { state, attempt } = Position::NEW;
+        Self {
+            run_id,
+            owner,
+            state,
+            version: 1,
+            attempt,
+            place: None,
+            token: None,
+            task_arn: None,
+            summary: RequestSummary::default(),
+            resources: Resources::default(),
+            destination: None,
+            created_at: now,
+            updated_at: now,
+            start_time: None,
+            end_time: None,
+            exit_code: None,
+            cmd: Vec::new(),
+            system_logs: Vec::new(),
+            has_outputs: false,
+            trace: None,
+        }
+    }
+
     /// Where the run stands in the state table.
     #[must_use]
     pub const fn position(&self) -> Position {

@@ -6,8 +6,7 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-
-type Property = fn(&[u8]);
+use stepwes_fuzz::Property;
 
 const TARGETS: [&[(&str, Property)]; 7] = [
     stepwes_asl::fuzz::TARGETS,

@@ -18,7 +18,7 @@ use nix::{
 use stepwes_local::{ServeOptions, start};
 
 use common::{
-    hold, options, release, stub_engine as stub, submit, this_binary, try_submit, until,
+    hold, http, options, release, stub_engine as stub, submit, this_binary, try_submit, until,
     until_state,
 };
 
@@ -201,7 +201,7 @@ async fn a_run_that_was_being_cancelled_is_cancelled_by_the_next_server() {
     // The engine cannot die while it is stopped, and the server dies first.
     kill(Pid::from_raw(pid), Signal::SIGSTOP).expect("stopped");
     let cancel = format!("{}/ga4gh/wes/v1/runs/{run}/cancel", server.url);
-    let answer = common::http().post(cancel).send().await.expect("answered");
+    let answer = http().post(cancel).send().await.expect("answered");
     assert_eq!(answer.status(), 200);
     server.kill();
     assert!(is_alive(pid));
@@ -221,7 +221,9 @@ async fn killed_again_and_again_at_any_moment_every_run_ends_and_none_is_run_twi
         let server = Process::start(folder.path()).await;
         let url = server.url.clone();
         let submitting = tokio::spawn(async move {
-            let submitted = futures::future::join_all((0..3).map(|_| try_submit(&url))).await;
+            let http = http();
+            let submitted =
+                futures::future::join_all((0..3).map(|_| try_submit(&http, &url))).await;
             submitted.into_iter().flatten().collect::<Vec<_>>()
         });
         tokio::time::sleep(Duration::from_millis(milliseconds)).await;

@@ -16,7 +16,7 @@ use stepwes_local::{Server, arn};
 
 use common::{
     get_json, hold, release, serve, serve_with, state, stub_engine as stub, submit, this_binary,
-    until, until_state,
+    try_submit, until, until_state,
 };
 
 /// Not a test: the engine task of the others.
@@ -233,7 +233,8 @@ async fn a_thousand_runs_wait_in_their_order_and_all_come_to_their_end() {
 
     let mut runs = Vec::new();
     while runs.len() < RUNS {
-        runs.extend(join_all((0..AT_ONCE).map(|_| common::submit_by(&http, url))).await);
+        let accepted = join_all((0..AT_ONCE).map(|_| try_submit(&http, url))).await;
+        runs.extend(accepted.into_iter().map(|run| run.expect("accepted")));
     }
     assert_eq!(runs.iter().collect::<HashSet<_>>().len(), RUNS);
     let waiting = RUNS - SLOTS;

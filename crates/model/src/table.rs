@@ -83,28 +83,8 @@ fn token(attempt: u8) -> AttemptToken {
 
 /// A run with what every model of it goes by, and nothing else.
 pub(crate) fn run(state: RunState, version: u8, attempt: u8) -> Run {
-    Run {
-        run_id: RunId::from_uuid(Uuid::nil()),
-        owner: String::new(),
-        state,
-        version: version.into(),
-        attempt: attempt.into(),
-        place: None,
-        token: None,
-        task_arn: None,
-        summary: RequestSummary::default(),
-        resources: Resources::default(),
-        destination: None,
-        created_at: DateTime::UNIX_EPOCH,
-        updated_at: DateTime::UNIX_EPOCH,
-        start_time: None,
-        end_time: None,
-        exit_code: None,
-        cmd: Vec::new(),
-        system_logs: Vec::new(),
-        has_outputs: false,
-        trace: None,
-    }
+    let queued = Run::queued(RunId::from_uuid(Uuid::nil()), String::new(), DateTime::UNIX_EPOCH);
+    Run { state, version: version.into(), attempt: attempt.into(), ..queued }
 }
 
 impl Item {

@@ -3,7 +3,6 @@
 use aws_sdk_dynamodb::types::{Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem};
 use chrono::SubsecRound as _;
 use stepwes_core::run::{Place, Run};
-use stepwes_core::run_state::{Position, RunState};
 use uuid::Uuid;
 
 use crate::{
@@ -84,26 +83,12 @@ impl RunStore {
     pub(crate) fn queued(&self, new: &NewRun) -> Run {
         let now = self.clock.now().trunc_subsecs(3);
         Run {
-            run_id: new.run_id,
-            owner: new.owner.clone(),
-            state: RunState::Queued,
-            version: 1,
-            attempt: Position::NEW.attempt,
             place: new.waits.then_some(Place::Waiting),
-            token: None,
-            task_arn: None,
             summary: new.summary.clone(),
             resources: new.resources,
             destination: new.destination.clone(),
-            created_at: now,
-            updated_at: now,
-            start_time: None,
-            end_time: None,
-            exit_code: None,
-            cmd: Vec::new(),
-            system_logs: Vec::new(),
-            has_outputs: false,
             trace: new.trace,
+            ..Run::queued(new.run_id, new.owner.clone(), now)
         }
     }
 
