@@ -1,7 +1,13 @@
 //! AWS clients. What changes between the cloud and one machine is the endpoint, and that comes
 //! from the SDK's own environment variables or is given here.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    ops::Deref,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use aws_config::{
     BehaviorVersion, Region, SdkConfig, environment::EnvironmentVariableCredentialsProvider,
@@ -13,7 +19,11 @@ use aws_smithy_http_client::{
     Builder as HttpClientBuilder,
     tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
 };
-use aws_smithy_runtime_api::client::http::{HttpClient, SharedHttpClient};
+use aws_smithy_runtime_api::client::{
+    connector_metadata::ConnectorMetadata,
+    http::{HttpClient, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector},
+    runtime_components::RuntimeComponents,
+};
 use stepwes_core::{
     Clock, SystemClock,
     endpoint::{Endpoints, is_plain},
@@ -35,6 +45,49 @@ impl Endpoint {
     fn config(self, http: impl HttpClient + 'static) -> SdkConfig {
         let credentials = SharedCredentialsProvider::new(self.credentials);
         config(http, self.region, Some(self.url), credentials)
+    }
+}
+
+/// A client that is made when it is first used: each is a fourteenth of a cold start (it reads and
+/// compiles the rules of its service's endpoints), and few requests need more than the table's.
+pub struct OnUse<C>(Arc<LazyLock<C, Box<dyn FnOnce() -> C + Send>>>);
+
+impl<C> OnUse<C> {
+    fn new(make: impl FnOnce() -> C + Send + 'static) -> Self {
+        Self(Arc::new(LazyLock::new(Box::new(make))))
+    }
+
+    /// Makes it at once: what every request needs is ready before the first.
+    #[must_use]
+    pub fn now(self) -> Self {
+        LazyLock::force(&self.0);
+        self
+    }
+}
+
+impl<C: Send + 'static> From<C> for OnUse<C> {
+    fn from(made: C) -> Self {
+        Self::new(|| made)
+    }
+}
+
+impl<C> Deref for OnUse<C> {
+    type Target = C;
+
+    fn deref(&self) -> &C {
+        &self.0
+    }
+}
+
+impl<C> Clone for OnUse<C> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<C> fmt::Debug for OnUse<C> {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.debug_struct("OnUse").finish_non_exhaustive()
     }
 }
 
@@ -128,40 +181,45 @@ impl Aws {
 
     /// S3.
     #[must_use]
-    pub fn s3(&self) -> aws_sdk_s3::Client {
-        aws_sdk_s3::Client::from_conf(self.s3_config().build())
+    pub fn s3(&self) -> OnUse<aws_sdk_s3::Client> {
+        self.s3_presigner(None)
     }
 
     /// S3 for presigned URLs: at the URL under which callers reach it, when that is another.
     #[must_use]
-    pub fn s3_presigner(&self, public_url: Option<&str>) -> aws_sdk_s3::Client {
-        let mut config = self.s3_config();
-        if let Some(url) = public_url {
-            config = config.endpoint_url(url);
-        }
-        aws_sdk_s3::Client::from_conf(config.build())
-    }
-
-    fn s3_config(&self) -> aws_sdk_s3::config::Builder {
-        aws_sdk_s3::config::Builder::from(&self.sdk).force_path_style(self.s3_path_style)
+    pub fn s3_presigner(&self, public_url: Option<&str>) -> OnUse<aws_sdk_s3::Client> {
+        let path_style = self.s3_path_style;
+        let public_url = public_url.map(str::to_owned);
+        self.on_use(move |sdk| {
+            let mut config = aws_sdk_s3::config::Builder::from(sdk).force_path_style(path_style);
+            if let Some(url) = public_url {
+                config = config.endpoint_url(url);
+            }
+            aws_sdk_s3::Client::from_conf(config.build())
+        })
     }
 
     /// Step Functions.
     #[must_use]
-    pub fn sfn(&self) -> aws_sdk_sfn::Client {
-        aws_sdk_sfn::Client::new(&self.sdk)
+    pub fn sfn(&self) -> OnUse<aws_sdk_sfn::Client> {
+        self.on_use(aws_sdk_sfn::Client::new)
     }
 
     /// ECS.
     #[must_use]
-    pub fn ecs(&self) -> aws_sdk_ecs::Client {
-        aws_sdk_ecs::Client::new(&self.sdk)
+    pub fn ecs(&self) -> OnUse<aws_sdk_ecs::Client> {
+        self.on_use(aws_sdk_ecs::Client::new)
     }
 
     /// STS.
     #[must_use]
-    pub fn sts(&self) -> aws_sdk_sts::Client {
-        aws_sdk_sts::Client::new(&self.sdk)
+    pub fn sts(&self) -> OnUse<aws_sdk_sts::Client> {
+        self.on_use(aws_sdk_sts::Client::new)
+    }
+
+    fn on_use<C>(&self, make: impl FnOnce(&SdkConfig) -> C + Send + 'static) -> OnUse<C> {
+        let sdk = self.sdk.clone();
+        OnUse::new(move || make(&sdk))
     }
 }
 
@@ -236,9 +294,30 @@ fn http_client(trust: Trust) -> SharedHttpClient {
     };
     let builder = HttpClientBuilder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
     // Building a context cannot fail; should it ever, the default is the system's authorities.
-    match TlsContext::builder().with_trust_store(trusted).build() {
+    let client = match TlsContext::builder().with_trust_store(trusted).build() {
         Ok(context) => builder.tls_context(context).build_https(),
         Err(_) => builder.build_https(),
+    };
+    if trust == Trust::Amazon { SharedHttpClient::new(Untried(client)) } else { client }
+}
+
+/// An HTTP client that makes its first connector for the first request. The SDK's makes one for
+/// each service's client, and drops it, so that the system's certificates are read by then; those
+/// in the binary need not be.
+#[derive(Debug)]
+struct Untried(SharedHttpClient);
+
+impl HttpClient for Untried {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        self.0.http_connector(settings, components)
+    }
+
+    fn connector_metadata(&self) -> Option<ConnectorMetadata> {
+        self.0.connector_metadata()
     }
 }
 
@@ -273,6 +352,12 @@ fn timeouts() -> TimeoutConfig {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use aws_smithy_runtime_api::{
+        box_error::BoxError, client::runtime_components::RuntimeComponentsBuilder,
+    };
+    use aws_smithy_types::config_bag::ConfigBag;
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     use sha2::{Digest as _, Sha256};
 
@@ -341,6 +426,76 @@ mod tests {
             (&[("AWS_ENDPOINT_URL", "http://127.0.0.1:1")], Trust::Nobody),
         ] {
             assert_eq!(Trust::by(&variables(more)), expected, "{more:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_is_made_once_when_it_is_first_used_or_asked_for() {
+        let made = Arc::new(AtomicUsize::new(0));
+        let client = |now: bool| {
+            let made = Arc::clone(&made);
+            let client = OnUse::new(move || made.fetch_add(1, Ordering::Relaxed));
+            if now { client.now() } else { client }
+        };
+        let lazy = client(false);
+        let same = lazy.clone();
+        assert_eq!(made.load(Ordering::Relaxed), 0);
+        assert_eq!((*lazy, *same), (0, 0));
+        assert_eq!(made.load(Ordering::Relaxed), 1);
+        let eager = client(true);
+        assert_eq!(made.load(Ordering::Relaxed), 2);
+        assert_eq!(*eager, 1);
+    }
+
+    /// Counts what the SDK asks of the HTTP client.
+    #[derive(Debug)]
+    struct Counted(SharedHttpClient, Arc<AtomicUsize>);
+
+    impl HttpClient for Counted {
+        fn http_connector(
+            &self,
+            settings: &HttpConnectorSettings,
+            components: &RuntimeComponents,
+        ) -> SharedHttpConnector {
+            self.0.http_connector(settings, components)
+        }
+
+        fn validate_base_client_config(
+            &self,
+            _: &RuntimeComponentsBuilder,
+            _: &ConfigBag,
+        ) -> Result<(), BoxError> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+
+        fn connector_metadata(&self) -> Option<ConnectorMetadata> {
+            self.0.connector_metadata()
+        }
+    }
+
+    #[test]
+    fn no_connector_is_made_to_be_dropped_and_user_agents_stay_the_same() {
+        let made = Arc::new(AtomicUsize::new(0));
+        let probed = SharedHttpClient::new(Counted(
+            HttpClientBuilder::new().build_http(),
+            Arc::clone(&made),
+        ));
+        let told = |client: &SharedHttpClient| {
+            client.connector_metadata().map(|metadata| metadata.to_string())
+        };
+        let untried = SharedHttpClient::new(Untried(probed.clone()));
+        assert_eq!(told(&untried), told(&probed));
+        assert!(told(&untried).is_some());
+        for (trust, expected) in [(Trust::Amazon, true), (Trust::System, false)] {
+            assert_eq!(format!("{:?}", http_client(trust)).contains("Untried"), expected);
+        }
+        for (http, expected) in [(untried, 0), (probed, 1)] {
+            let credentials = Credentials::new("key", "secret", None, None, "test");
+            let region = "eu-central-1".to_owned();
+            let sdk = config(http, region, None, SharedCredentialsProvider::new(credentials));
+            let _client = aws_sdk_sts::Client::new(&sdk);
+            assert_eq!(made.load(Ordering::Relaxed), expected);
         }
     }
 

@@ -12,7 +12,7 @@ use stepwes_core::{
     task::{EcsContainer, EcsTask, env},
 };
 
-use crate::step::StepFailure;
+use crate::{OnUse, step::StepFailure};
 
 /// How many tasks one `ListTasks` or `DescribeTasks` speaks of at most (ECS API reference).
 const PAGE: usize = 100;
@@ -23,7 +23,7 @@ const MAX_REASON: usize = 255;
 /// The tasks of one cluster.
 #[derive(Clone, Debug)]
 pub struct Tasks {
-    client: Client,
+    client: OnUse<Client>,
     cluster: String,
 }
 
@@ -56,8 +56,8 @@ impl TaskInfo {
 impl Tasks {
     /// The tasks of `cluster` (name or ARN).
     #[must_use]
-    pub fn new(client: Client, cluster: impl Into<String>) -> Self {
-        Self { client, cluster: cluster.into() }
+    pub fn new(client: impl Into<OnUse<Client>>, cluster: impl Into<String>) -> Self {
+        Self { client: client.into(), cluster: cluster.into() }
     }
 
     /// The task of that ARN; `None` when ECS does not know it, or does not any more (it forgets a

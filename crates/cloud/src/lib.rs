@@ -16,4 +16,4 @@ pub mod queue;
 pub mod sdk;
 pub mod step;
 
-pub use aws::Aws;
+pub use aws::{Aws, OnUse};

@@ -19,6 +19,7 @@ use stepwes_core::destination::OutputsPlace;
 use thiserror::Error;
 
 use crate::{
+    OnUse,
     object_version::Read,
     sdk::{BoxError, passes},
 };
@@ -134,8 +135,8 @@ pub struct Download {
 /// The runs bucket.
 #[derive(Clone, Debug)]
 pub struct Objects {
-    pub(crate) client: Client,
-    presigner: Client,
+    pub(crate) client: OnUse<Client>,
+    presigner: OnUse<Client>,
     pub(crate) bucket: String,
 }
 
@@ -143,8 +144,12 @@ impl Objects {
     /// The bucket, by `client`; `presigner` signs URLs for the endpoint under which callers reach
     /// S3.
     #[must_use]
-    pub fn new(client: Client, presigner: Client, bucket: impl Into<String>) -> Self {
-        Self { client, presigner, bucket: bucket.into() }
+    pub fn new(
+        client: impl Into<OnUse<Client>>,
+        presigner: impl Into<OnUse<Client>>,
+        bucket: impl Into<String>,
+    ) -> Self {
+        Self { client: client.into(), presigner: presigner.into(), bucket: bucket.into() }
     }
 
     /// Another bucket, by the same clients.

@@ -3,12 +3,12 @@
 use stepwes_core::RunId;
 use stepwes_store::{Admission, RunStore, StoreError};
 
-use crate::{executions, sdk::whole};
+use crate::{OnUse, executions, sdk::whole};
 
 /// Where runs wait, and where they are started.
 #[derive(Clone, Debug)]
 pub struct Queue {
-    executions: aws_sdk_sfn::Client,
+    executions: OnUse<aws_sdk_sfn::Client>,
     state_machine_arn: String,
     /// How many runs may be at work at once; `None` for as many as there are.
     limit: Option<u32>,
@@ -18,7 +18,7 @@ impl Queue {
     /// For a state machine, and a limit on how many of its runs are at work at once.
     #[must_use]
     pub fn new(
-        executions: aws_sdk_sfn::Client,
+        executions: OnUse<aws_sdk_sfn::Client>,
         state_machine_arn: &str,
         limit: Option<u32>,
     ) -> Self {

@@ -23,7 +23,7 @@ use axum::{
 };
 use http::StatusCode;
 use stepwes_cloud::{
-    Aws,
+    Aws, OnUse,
     ecs::Tasks,
     env::{self, SettingError},
     erase::{EraseError, erase},
@@ -74,7 +74,7 @@ pub struct State {
     /// The runs bucket.
     pub objects: Objects,
     /// Step Functions.
-    pub executions: aws_sdk_sfn::Client,
+    pub executions: OnUse<aws_sdk_sfn::Client>,
     /// The tasks of the cluster.
     pub tasks: Tasks,
     /// The settings.

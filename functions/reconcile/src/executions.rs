@@ -4,14 +4,17 @@ use aws_sdk_sfn::{
     Client, error::SdkError, operation::describe_execution::DescribeExecutionError,
     types::ExecutionStatus,
 };
-use stepwes_cloud::step::{StepFailure, quote};
+use stepwes_cloud::{
+    OnUse,
+    step::{StepFailure, quote},
+};
 use stepwes_core::RunId;
 use thiserror::Error;
 
 /// The executions of one state machine.
 #[derive(Clone, Debug)]
 pub struct Executions {
-    client: Client,
+    client: OnUse<Client>,
     state_machine_arn: String,
     /// The executions' ARNs without their names.
     prefix: String,
@@ -41,7 +44,7 @@ impl Executions {
     ///
     /// # Errors
     /// [`NotAStateMachine`].
-    pub fn new(client: Client, state_machine_arn: String) -> Result<Self, NotAStateMachine> {
+    pub fn new(client: OnUse<Client>, state_machine_arn: String) -> Result<Self, NotAStateMachine> {
         let mut parts: Vec<_> = state_machine_arn.split(':').collect();
         if parts.len() != 7 || parts[0] != "arn" || parts[5] != "stateMachine" {
             return Err(NotAStateMachine(state_machine_arn));

@@ -8,7 +8,7 @@ pub mod credentials;
 pub mod policy;
 
 use stepwes_cloud::{
-    Aws,
+    Aws, OnUse,
     env::{self, SettingError},
     invocation::is_about,
     step::StepFailure,
@@ -77,7 +77,7 @@ pub struct ReportError(#[from] PolicyError);
 #[derive(Clone)]
 pub struct State {
     store: RunStore,
-    sts: aws_sdk_sts::Client,
+    sts: OnUse<aws_sdk_sts::Client>,
     data_role_arn: String,
     policy: Policy,
 }

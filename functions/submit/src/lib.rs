@@ -22,7 +22,7 @@ use axum::{
 };
 use http::{Extensions, HeaderMap};
 use stepwes_cloud::{
-    Aws,
+    Aws, OnUse,
     http::{Caller, Callers, HasCallers, HttpError, LoggedRun, Params, routes},
     objects::Objects,
 };
@@ -46,7 +46,7 @@ pub struct State {
     /// The runs bucket.
     pub objects: Objects,
     /// Step Functions.
-    pub executions: aws_sdk_sfn::Client,
+    pub executions: OnUse<aws_sdk_sfn::Client>,
     /// The settings.
     pub settings: Arc<Settings>,
     /// Tells the time.
@@ -64,8 +64,8 @@ impl State {
         Self {
             store: aws.store(&settings.table),
             // submit hands out no URLs, so it may sign for whatever endpoint it uses itself.
-            objects: Objects::new(aws.s3(), aws.s3(), &settings.bucket),
-            executions: aws.sfn(),
+            objects: Objects::new(aws.s3().now(), aws.s3(), &settings.bucket),
+            executions: aws.sfn().now(),
             settings: Arc::new(settings),
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
-use stepwes_cloud::{ecs::Tasks, http::frame, lambda::restore_path, objects::Objects};
+use stepwes_cloud::{OnUse, ecs::Tasks, http::frame, lambda::restore_path, objects::Objects};
 use stepwes_core::{
     Clock, IdGenerator, Run, RunEvent, RunId, RunState, resources::Resources, run::RequestSummary,
     token::AttemptToken,
@@ -80,7 +80,7 @@ pub(crate) struct World {
     pub(crate) dynamodb: aws_sdk_dynamodb::Client,
     pub(crate) store: RunStore,
     pub(crate) objects: Objects,
-    pub(crate) executions: aws_sdk_sfn::Client,
+    pub(crate) executions: OnUse<aws_sdk_sfn::Client>,
     pub(crate) tasks: Tasks,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) ids: Arc<TestIds>,
@@ -148,7 +148,7 @@ impl World {
             store: RunStore::new(dynamodb.clone(), TABLE, clock.clone()),
             dynamodb,
             objects: Objects::new(s3.clone(), s3, BUCKET),
-            executions: client!(aws_sdk_sfn, &url),
+            executions: client!(aws_sdk_sfn, &url).into(),
             tasks: Tasks::new(client!(aws_sdk_ecs, &url), CLUSTER),
             clock,
             ids: Arc::default(),
