@@ -120,11 +120,13 @@ impl TaskTable {
     }
 }
 
-/// Ends every task that has not ended; gives their number.
+/// Ends every task that has not ended, saying so: with its last message left out where it has as
+/// many as are kept. Gives their number.
 pub(super) fn end_all(tasks: &mut [Task], at: DateTime<Utc>) -> u64 {
     let mut ended = 0;
     for task in tasks.iter_mut().filter(|task| task.end_time.is_none()) {
         task.end_time = Some(at);
+        task.system_logs.truncate(MAX_MESSAGES - 1);
         task.system_logs.push(ENDED_WITH_ENGINE.to_owned());
         ended += 1;
     }
@@ -151,6 +153,10 @@ mod tests {
         assert!(table.text <= MAX_TEXT);
         let task = &table.tasks()[0];
         assert_eq!(task.system_logs.len(), MAX_MESSAGES);
+        table.end_all(DateTime::UNIX_EPOCH);
+        let messages = &table.tasks()[0].system_logs;
+        assert_eq!(messages.len(), MAX_MESSAGES);
+        assert_eq!(messages.last().map(String::as_str), Some(ENDED_WITH_ENGINE));
         table.command("a", vec!["z".repeat(MAX_COMMAND + 1)]);
         assert!(!table.tasks()[0].cmd[0].starts_with('z'));
     }
