@@ -116,13 +116,14 @@ impl State {
     ) -> Result<Self, NotAStateMachine> {
         let store = aws.store_with_clock(&settings.table, clock.clone());
         let objects = Objects::new(aws.s3(), aws.s3(), settings.bucket);
+        let sfn = aws.sfn();
         Ok(Self {
             finisher: Finisher::new(store.clone(), objects.clone()),
             store,
             objects,
             tasks: Tasks::new(aws.ecs(), settings.cluster),
-            queue: Queue::new(aws.sfn(), &settings.state_machine_arn, settings.max_runs),
-            executions: Executions::new(aws.sfn(), settings.state_machine_arn)?,
+            queue: Queue::new(sfn.clone(), &settings.state_machine_arn, settings.max_runs),
+            executions: Executions::new(sfn, settings.state_machine_arn)?,
             clock,
             grace: TimeDelta::seconds(i64::from(settings.grace_seconds)),
             retention: (settings.retention_days > 0).then(|| Retention {
