@@ -212,9 +212,9 @@ pub fn caller_token(input: &[u8]) {
         return;
     };
     let text = token.reveal();
-    let (name, secret) = text.split_once('.').expect("a name and a secret");
+    let (name, _) = text.split_once('.').expect("a name and a secret");
     assert_eq!(name, token.name().as_str());
-    assert!(!format!("{token:?}").contains(secret));
+    assert_eq!(format!("{token:?}"), format!("CallerToken({name}…)"));
     let again = CallerToken::from_authorization(&format!("Bearer {text}")).expect("the same");
     assert_eq!(again.reveal(), text);
     let key = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';

@@ -31,7 +31,7 @@ const TIMESTAMP: &str = ".snakemake_timestamp";
 const OWN_BELOW: &str = "execution/.snakemake/";
 const RECORDS: [&str; 2] = ["metadata", "incomplete"];
 
-/// How the line ends that tells the exit code of a rule's command.
+/// What is before the exit code in the line that tells the one of a rule's command.
 const EXIT_STATUS: &str = "returned non-zero exit status ";
 
 const TARGETS: Rule = Rule::Refused("workflow_url names the workflow, and a target behind #");
@@ -336,9 +336,11 @@ fn cause(stderr: &str) -> Option<String> {
     error.or_else(|| last_line(stderr))
 }
 
-/// Reads `Command '…' returned non-zero exit status 7.`
+/// Reads `Command '…' returned non-zero exit status 7.`, where what another rule writes at the same
+/// time may come before the line's end.
 fn exit_status(line: &str) -> Option<i32> {
-    line.split_once(EXIT_STATUS)?.1.trim_end_matches('.').parse().ok()
+    let rest = line.split_once(EXIT_STATUS)?.1;
+    rest.split_once('.').map_or(rest, |(number, _)| number).parse().ok()
 }
 
 /// Reads `Error in rule NAME:`.
@@ -638,6 +640,10 @@ mod tests {
         assert_eq!((task.name.as_str(), task.exit_code), ("all", Some(7)));
         assert_eq!(task.cmd[2], "echo it is broken >&2; exit 7");
         assert_eq!(cause(BAD).as_deref(), Some("rule all failed: exit status 7"));
+        let mixed = BAD.replace("exit status 7.\n", "exit status 7.another rule's text\n");
+        assert_ne!(mixed, BAD);
+        assert_eq!(read(&mixed).tasks()[0].exit_code, Some(7));
+        assert_eq!(cause(&mixed).as_deref(), Some("rule all failed: exit status 7"));
     }
 
     #[test]
