@@ -12,8 +12,8 @@ alone makes a function start a tenth slower.
 import http.server
 import os
 import pathlib
-import statistics
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile

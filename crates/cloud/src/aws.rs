@@ -354,10 +354,7 @@ fn timeouts() -> TimeoutConfig {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use aws_smithy_runtime_api::{
-        box_error::BoxError, client::runtime_components::RuntimeComponentsBuilder,
-    };
-    use aws_smithy_types::config_bag::ConfigBag;
+    use aws_smithy_http_client::Connector;
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     use sha2::{Digest as _, Sha256};
 
@@ -447,40 +444,14 @@ mod tests {
         assert_eq!(*eager, 1);
     }
 
-    /// Counts what the SDK asks of the HTTP client.
-    #[derive(Debug)]
-    struct Counted(SharedHttpClient, Arc<AtomicUsize>);
-
-    impl HttpClient for Counted {
-        fn http_connector(
-            &self,
-            settings: &HttpConnectorSettings,
-            components: &RuntimeComponents,
-        ) -> SharedHttpConnector {
-            self.0.http_connector(settings, components)
-        }
-
-        fn validate_base_client_config(
-            &self,
-            _: &RuntimeComponentsBuilder,
-            _: &ConfigBag,
-        ) -> Result<(), BoxError> {
-            self.1.fetch_add(1, Ordering::Relaxed);
-            Ok(())
-        }
-
-        fn connector_metadata(&self) -> Option<ConnectorMetadata> {
-            self.0.connector_metadata()
-        }
-    }
-
     #[test]
     fn no_connector_is_made_to_be_dropped_and_user_agents_stay_the_same() {
         let made = Arc::new(AtomicUsize::new(0));
-        let probed = SharedHttpClient::new(Counted(
-            HttpClientBuilder::new().build_http(),
-            Arc::clone(&made),
-        ));
+        let count = Arc::clone(&made);
+        let probed = HttpClientBuilder::new().build_with_connector_fn(move |_, _| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Connector::builder().build_http()
+        });
         let told = |client: &SharedHttpClient| {
             client.connector_metadata().map(|metadata| metadata.to_string())
         };

@@ -141,15 +141,17 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// The bucket, by `client`; `presigner` signs URLs for the endpoint under which callers reach
-    /// S3.
+    /// The bucket, by `client`, which also signs URLs, for the endpoint that it uses itself.
     #[must_use]
-    pub fn new(
-        client: impl Into<OnUse<Client>>,
-        presigner: impl Into<OnUse<Client>>,
-        bucket: impl Into<String>,
-    ) -> Self {
-        Self { client: client.into(), presigner: presigner.into(), bucket: bucket.into() }
+    pub fn new(client: impl Into<OnUse<Client>>, bucket: impl Into<String>) -> Self {
+        let client = client.into();
+        Self { presigner: client.clone(), client, bucket: bucket.into() }
+    }
+
+    /// The same, with URLs signed by `presigner`: for the endpoint under which callers reach S3.
+    #[must_use]
+    pub fn presigned_by(self, presigner: OnUse<Client>) -> Self {
+        Self { presigner, ..self }
     }
 
     /// Another bucket, by the same clients.

@@ -51,7 +51,7 @@ impl Retention {
             days,
             bucket: dir.join("s3").join(arn::BUCKET),
             store: aws.store(arn::TABLE),
-            objects: Objects::new(aws.s3(), aws.s3(), arn::BUCKET),
+            objects: Objects::new(aws.s3(), arn::BUCKET),
             after: Mutex::new(RunId::MIN),
         }
     }

@@ -46,7 +46,7 @@ impl Suspects {
     /// the next server.
     pub(crate) async fn remove(self, dir: PathBuf, aws: Aws) {
         let store = aws.store(arn::TABLE);
-        let objects = Objects::new(aws.s3(), aws.s3(), arn::BUCKET);
+        let objects = Objects::new(aws.s3(), arn::BUCKET);
         for run in self.runs {
             let failed = match store.state(run).await {
                 Ok(Some(_)) => continue,

@@ -87,8 +87,7 @@ impl State {
     pub fn new(aws: &Aws, settings: Settings) -> Self {
         Self {
             store: aws.store(&settings.table),
-            // It hands out no URLs, so it may sign for whatever endpoint it uses itself.
-            objects: Objects::new(aws.s3(), aws.s3(), &settings.bucket),
+            objects: Objects::new(aws.s3(), &settings.bucket),
             executions: aws.sfn(),
             tasks: Tasks::new(aws.ecs(), &settings.cluster),
             settings: Arc::new(settings),

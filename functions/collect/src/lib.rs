@@ -95,7 +95,7 @@ impl State {
     #[must_use]
     pub fn with_clock(settings: Settings, aws: &Aws, clock: Arc<dyn Clock>) -> Self {
         let store = aws.store_with_clock(&settings.table, clock.clone());
-        let objects = Objects::new(aws.s3().now(), aws.s3(), settings.bucket);
+        let objects = Objects::new(aws.s3().now(), settings.bucket);
         Self {
             finisher: Finisher::new(store.clone(), objects.clone()),
             store,

@@ -360,7 +360,7 @@ async fn a_run_that_a_task_has_claimed_since_it_was_looked_at_is_not_given_up() 
     let world = World::new().await;
     let seen = world.initializing(1).await;
     world.claim(1, SAMPLE_TASK).await;
-    let objects = Objects::new(world.aws.s3(), world.aws.s3(), BUCKET);
+    let objects = Objects::new(world.aws.s3(), BUCKET);
     let finisher = Finisher::new(world.store.clone(), objects);
     let settled = finisher.system_error(&seen, "no task was started".to_owned()).await;
     let now = world.run().await;

@@ -115,7 +115,7 @@ impl State {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, NotAStateMachine> {
         let store = aws.store_with_clock(&settings.table, clock.clone());
-        let objects = Objects::new(aws.s3(), aws.s3(), settings.bucket);
+        let objects = Objects::new(aws.s3(), settings.bucket);
         let sfn = aws.sfn();
         Ok(Self {
             finisher: Finisher::new(store.clone(), objects.clone()),

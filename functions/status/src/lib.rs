@@ -45,7 +45,7 @@ impl State {
         let presigner = aws.s3_presigner(settings.presign_url.as_deref());
         Self {
             store: aws.store(&settings.table),
-            objects: Objects::new(aws.s3(), presigner, &settings.bucket),
+            objects: Objects::new(aws.s3(), &settings.bucket).presigned_by(presigner),
             settings: Arc::new(settings),
         }
     }

@@ -63,8 +63,7 @@ impl State {
     pub fn new(aws: &Aws, settings: Settings) -> Self {
         Self {
             store: aws.store(&settings.table),
-            // submit hands out no URLs, so it may sign for whatever endpoint it uses itself.
-            objects: Objects::new(aws.s3().now(), aws.s3(), &settings.bucket),
+            objects: Objects::new(aws.s3().now(), &settings.bucket),
             executions: aws.sfn().now(),
             settings: Arc::new(settings),
             clock: Arc::new(SystemClock),

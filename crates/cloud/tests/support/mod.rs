@@ -147,7 +147,7 @@ impl World {
             dynamo,
             store: RunStore::new(dynamodb.clone(), TABLE, clock.clone()),
             dynamodb,
-            objects: Objects::new(s3.clone(), s3, BUCKET),
+            objects: Objects::new(s3, BUCKET),
             executions: client!(aws_sdk_sfn, &url).into(),
             tasks: Tasks::new(client!(aws_sdk_ecs, &url), CLUSTER),
             clock,

@@ -36,7 +36,7 @@ impl Place {
     pub(super) async fn open(place: &TriggerPlace) -> anyhow::Result<Self> {
         if let Some(bucket) = &place.bucket {
             let aws = Aws::from_env().await?;
-            return Ok(Self::Bucket(Objects::new(aws.s3(), aws.s3(), bucket)));
+            return Ok(Self::Bucket(Objects::new(aws.s3(), bucket)));
         }
         let dir = place.dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_DIR));
         let s3 = dir.join("s3");
